@@ -1,0 +1,1 @@
+"""Iceberg catalogs and tables: the guarded commit, manifests, reading back."""

@@ -1,0 +1,1 @@
+"""Nouns, errors, ports and planning. Standard library only."""

@@ -1,0 +1,339 @@
+"""One tree of errors, sorted by what to do next: try again, change something, or leave one file out.
+
+The docstring of a class is its default message, `code` is stable, `remedy` is a sentence a person can follow.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class Category(enum.StrEnum):
+    """Why a file failed. The values are part of the contract."""
+
+    DATA_MALFORMED = "data_malformed"
+    SCHEMA_MISMATCH = "schema_mismatch"
+    AUTH = "auth"
+    CONNECTIVITY = "connectivity"
+    WRITE_FAILURE = "write_failure"
+    PATH_NOT_FOUND = "path_not_found"
+    BUCKET_NOT_FOUND = "bucket_not_found"
+    FORMAT_OPTIONS_INVALID = "format_options_invalid"
+    SCHEMA_INFERENCE_FAILURE = "schema_inference_failure"
+    LIMIT_EXCEEDED = "limit_exceeded"
+    UNKNOWN = "unknown"
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same file may load at a later try although nobody changed anything."""
+        return self in _RETRYABLE
+
+
+_RETRYABLE = {Category.CONNECTIVITY, Category.WRITE_FAILURE, Category.PATH_NOT_FOUND, Category.UNKNOWN}
+
+
+class AutoloaderError(Exception):
+    """The work could not be done."""
+
+    code: ClassVar[str] = "error"
+    remedy: ClassVar[str] = ""
+
+    def __init__(self, message: str = "", *, remedy: str = "") -> None:
+        """Keep `message` (default: the class's docstring) and what a person may do about it."""
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        self.advice = remedy or self.remedy
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.advice}".strip()
+
+
+# --- try again: nothing has to change --------------------------------------------------------------------------
+
+
+class RetriableError(AutoloaderError):
+    """The work could not be done now; the next run tries again."""
+
+    code = "retriable"
+
+
+class SourceUnreachableError(RetriableError):
+    """The source does not answer."""
+
+    code = "connectivity"
+    remedy = "Check the network and the endpoint, then run again; nothing was written."
+
+
+class CatalogUnreachableError(RetriableError):
+    """The catalog does not answer."""
+
+    code = "catalog_unreachable"
+    remedy = "Check that the catalog runs and that its URI is right, then run again."
+
+
+class RunInProgressError(RetriableError):
+    """Another run of this ingestion is at work."""
+
+    code = "run_in_progress"
+    remedy = "Wait for it, or give a longer --wait."
+
+    def __init__(self, message: str = "", *, run_id: str = "", remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.run_id = run_id
+
+
+class LeaseLostError(RetriableError):
+    """This run lost its lease to another one and stopped; the other one goes on with its work."""
+
+    code = "lease_lost"
+
+
+class FencedError(LeaseLostError):
+    """A later run has taken this batch over; this run wrote nothing more."""
+
+    code = "fenced"
+
+
+class TableConflictError(RetriableError):
+    """The table was changed by somebody else while this batch was being loaded; the batch is loaded again."""
+
+    code = "table_conflict"
+
+
+class AlreadyCommittedError(RetriableError):
+    """The batch is in the table already."""
+
+    code = "already_committed"
+
+
+class CommitUnknownError(RetriableError):
+    """The catalog did not say whether it applied the commit."""
+
+    code = "commit_unknown"
+    remedy = "Run again: the next run looks the batch up in the table before it does anything else."
+
+
+class WriteFailureError(RetriableError):
+    """Data could not be written."""
+
+    code = "write_failure"
+    remedy = "Check space and permissions at the table's location, then run again; the table was not changed."
+
+
+class LedgerBusyError(RetriableError):
+    """The ledger's database is locked by another process."""
+
+    code = "ledger_busy"
+    remedy = "Run again when the other process is done."
+
+
+class EngineDiedError(RetriableError):
+    """The engine's process died."""
+
+    code = "engine_died"
+
+
+# --- fatal: a person must change something ----------------------------------------------------------------------
+
+
+class FatalError(AutoloaderError):
+    """The work cannot be done until a person changes something."""
+
+    code = "fatal"
+
+
+class UsageError(FatalError):
+    """The request cannot be understood."""
+
+    code = "usage"
+
+
+class InvalidFieldError(UsageError):
+    """A field of the definition has a value that is not allowed."""
+
+    code = "invalid_field"
+
+
+class NotSupportedError(UsageError):
+    """This field or value is known but cannot be used yet."""
+
+    code = "not_supported"
+
+
+class MixedFormatsError(UsageError):
+    """The source mixes formats."""
+
+    code = "mixed_formats"
+
+
+class SourceNotFoundError(FatalError):
+    """The source does not exist."""
+
+    code = "path_not_found"
+    remedy = "Check the spelling of the path."
+
+
+class BucketNotFoundError(FatalError):
+    """The bucket does not exist."""
+
+    code = "bucket_not_found"
+    remedy = "Check the spelling of the bucket and the endpoint."
+
+
+class SourceAuthError(FatalError):
+    """The source refuses our credentials."""
+
+    code = "auth"
+    remedy = "Check the key, and that it may list and read the bucket."
+
+
+class SourceContainsWarehouseError(FatalError):
+    """The source contains the warehouse: its own output would be loaded as input."""
+
+    code = "source_contains_warehouse"
+    remedy = "Set AUTOLOADER_HOME (or AUTOLOADER_WAREHOUSE) to a folder outside the source."
+
+
+class SchemaInferenceError(FatalError):
+    """No schema could be inferred from the files."""
+
+    code = "schema_inference_failure"
+
+
+class CatalogNotConfiguredError(FatalError):
+    """The catalog is not configured."""
+
+    code = "catalog_not_configured"
+    remedy = (
+        "Configure it in .pyiceberg.yaml or by PYICEBERG_CATALOG__<NAME>__URI; `autoloader catalogs` lists what is."
+    )
+
+
+class CatalogAuthError(FatalError):
+    """The catalog refuses our credentials."""
+
+    code = "catalog_auth"
+    remedy = "Check the catalog's credential or token."
+
+
+class CatalogRefusedError(FatalError):
+    """The catalog refused the request."""
+
+    code = "catalog_refused"
+
+
+class TableNotFoundError(FatalError):
+    """The table does not exist."""
+
+    code = "table_not_found"
+    remedy = "Check its name; `autoloader load SOURCE --to NAME` makes it."
+
+
+class TableUnreadableError(FatalError):
+    """The table's metadata cannot be read."""
+
+    code = "table_unreadable"
+
+
+class TableUnsuitableError(FatalError):
+    """The table cannot be written by this version."""
+
+    code = "table_unsuitable"
+
+
+class TableReplacedError(FatalError):
+    """The table is not the one that the ledger knows."""
+
+    code = "table_replaced"
+    remedy = "If this is meant, `autoloader ledger clear TABLE --yes` begins anew: the next run loads every file again."
+
+
+class TableRolledBackError(FatalError):
+    """The table was rolled back to before our last commit."""
+
+    code = "table_rolled_back"
+    remedy = (
+        "Roll it forward again, or `autoloader ledger clear TABLE --yes` to begin anew: "
+        "the next run loads every file again, so empty the table first."
+    )
+
+
+class LedgerBehindTableError(FatalError):
+    """The table holds batches that the ledger does not know; loading now could load rows twice."""
+
+    code = "ledger_behind_table"
+    remedy = (
+        "Use the database that loaded this table (check AUTOLOADER_HOME and DATABASE_URL), or load into another table."
+    )
+
+
+class LedgerUnreadableError(FatalError):
+    """The ledger's database cannot be read; nothing was started, so that nothing is loaded twice."""
+
+    code = "ledger_unreadable"
+    remedy = "Check DATABASE_URL and the file's permissions, or restore it from a backup."
+
+
+class LedgerVersionError(FatalError):
+    """The ledger's database has another schema version than this program."""
+
+    code = "ledger_version"
+
+
+class InvalidQueryError(FatalError):
+    """The query cannot be run."""
+
+    code = "invalid_query"
+
+
+class ConfirmationNeededError(UsageError):
+    """This needs a confirmation."""
+
+    code = "confirmation_needed"
+
+
+# --- one file's -------------------------------------------------------------------------------------------------
+
+
+class FileError(AutoloaderError):
+    """One file cannot be loaded; the others can."""
+
+    code = "file"
+
+    def __init__(self, category: Category, message: str, *, line: int | None = None, offset: int | None = None) -> None:
+        """Say why.
+
+        Args:
+            category: What kind of failure it is.
+            message: One or two sentences that an analyst understands.
+            line: Number of the line, from 1, where the record that fails begins.
+            offset: Byte offset, from 0, in the decompressed file, where there are no lines or none could be told.
+        """
+        super().__init__(message)
+        self.category = category
+        self.line = line
+        self.offset = offset
+
+
+@dataclass(frozen=True)
+class FileFailure:
+    """A file that was left out of its batch, and why."""
+
+    key: str
+    version: str
+    category: Category
+    message: str
+    line: int | None = None
+    offset: int | None = None
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the next runs try the file again by themselves."""
+        return self.category.retryable
+
+    @classmethod
+    def of(cls, key: str, version: str, error: FileError) -> FileFailure:
+        """The failure that `error` describes, of this version of this file."""
+        return cls(key, version, error.category, error.message, error.line, error.offset)

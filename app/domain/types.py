@@ -1,0 +1,204 @@
+"""The types of columns and how they join: Iceberg's types, and one more for "nothing seen yet".
+
+Joins only ever go upward, so that the order in which files are seen does not matter to what can be held.
+Source of the table: the page `docs/reference/types.md`, which a test holds against this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+MAX_DECIMAL_DIGITS = 38
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """A type without parameters, by its Iceberg name."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+BOOLEAN = Primitive("boolean")
+INT = Primitive("int")
+LONG = Primitive("long")
+FLOAT = Primitive("float")
+DOUBLE = Primitive("double")
+DATE = Primitive("date")
+TIME = Primitive("time")
+TIMESTAMP = Primitive("timestamp")
+TIMESTAMPTZ = Primitive("timestamptz")
+STRING = Primitive("string")
+UUID = Primitive("uuid")
+BINARY = Primitive("binary")
+# Only nulls (or nothing) seen: no column until a value shows its type. Never part of a table.
+UNKNOWN = Primitive("unknown")
+
+PRIMITIVES = {
+    t.name: t for t in (BOOLEAN, INT, LONG, FLOAT, DOUBLE, DATE, TIME, TIMESTAMP, TIMESTAMPTZ, STRING, UUID, BINARY)
+}
+
+
+@dataclass(frozen=True)
+class Decimal:
+    """An exact number of `precision` digits, `scale` of them behind the point."""
+
+    precision: int
+    scale: int
+
+    def __str__(self) -> str:
+        return f"decimal({self.precision}, {self.scale})"
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Bytes of one length."""
+
+    length: int
+
+    def __str__(self) -> str:
+        return f"fixed[{self.length}]"
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column, or a field of a struct. `id` is the Iceberg field id, None where no table has it yet."""
+
+    name: str
+    type: DataType
+    required: bool = False
+    id: int | None = None
+
+
+@dataclass(frozen=True)
+class Struct:
+    """Named fields in order; also a whole table's schema."""
+
+    fields: tuple[Field, ...] = ()
+
+    def __str__(self) -> str:
+        return "struct<" + ", ".join(f"{f.name}: {f.type}" for f in self.fields) + ">"
+
+    def find(self, name: str) -> Field | None:
+        """The field of that name: the exact spelling first, else the first one that differs in case only."""
+        folded = name.casefold()
+        candidate = None
+        for field in self.fields:
+            if field.name == name:
+                return field
+            if candidate is None and field.name.casefold() == folded:
+                candidate = field
+        return candidate
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list of one element type."""
+
+    element: DataType
+    element_id: int | None = None
+    element_required: bool = False
+
+    def __str__(self) -> str:
+        return f"list<{self.element}>"
+
+
+@dataclass(frozen=True)
+class MapOf:
+    """A map from one key type to one value type."""
+
+    key: DataType
+    value: DataType
+    key_id: int | None = None
+    value_id: int | None = None
+    value_required: bool = False
+
+    def __str__(self) -> str:
+        return f"map<{self.key}, {self.value}>"
+
+
+DataType: TypeAlias = Primitive | Decimal | Fixed | Struct | ListOf | MapOf
+
+EMPTY = Struct()
+
+
+def join(a: DataType, b: DataType) -> DataType:
+    """The narrowest type that holds what both hold; string where nothing narrower does.
+
+    Commutative but for the order and spelling of struct fields, which follow `a`.
+    """
+    if a == b or b == UNKNOWN:
+        return a
+    if a == UNKNOWN:
+        return b
+    if isinstance(a, Struct) and isinstance(b, Struct):
+        return join_structs(a, b)
+    if isinstance(a, ListOf) and isinstance(b, ListOf):
+        return ListOf(join(a.element, b.element))
+    if isinstance(a, MapOf) and isinstance(b, MapOf):
+        return MapOf(join(a.key, b.key), join(a.value, b.value))
+    return _join_numbers(a, b) or STRING
+
+
+def join_structs(a: Struct, b: Struct) -> Struct:
+    """All fields of both, `a`'s first, matched without regard to case."""
+    joined = {f.name.casefold(): f for f in reversed(a.fields)}
+    order = [f.name.casefold() for f in a.fields]
+    for field in b.fields:
+        folded = field.name.casefold()
+        known = joined.get(folded)
+        if known is None:
+            order.append(folded)
+            joined[folded] = replace(field, required=False, id=None)
+        else:
+            joined[folded] = replace(known, type=join(known.type, field.type), required=False)
+    return Struct(tuple(joined[name] for name in dict.fromkeys(order)))
+
+
+def _join_numbers(a: DataType, b: DataType) -> DataType | None:
+    names = {str(a), str(b)}
+    if names == {"int", "long"}:
+        return LONG
+    if names <= {"int", "long", "float", "double"}:
+        # A 32-bit float holds no 32-bit integer exactly, so the two meet in a double.
+        return DOUBLE
+    left, right = _as_decimal(a), _as_decimal(b)
+    if left is None or right is None:
+        return None
+    scale = max(left.scale, right.scale)
+    precision = max(left.precision - left.scale, right.precision - right.scale) + scale
+    return Decimal(precision, scale) if precision <= MAX_DECIMAL_DIGITS else None
+
+
+def _as_decimal(kind: DataType) -> Decimal | None:
+    if isinstance(kind, Decimal):
+        return kind
+    digits = {"int": 10, "long": 19}.get(str(kind))
+    return None if digits is None else Decimal(digits, 0)
+
+
+def is_promotion(old: DataType, new: DataType) -> bool:
+    """Whether Iceberg lets a column of type `old` become `new` without touching its data files."""
+    if isinstance(old, Decimal) and isinstance(new, Decimal):
+        return new.scale == old.scale and new.precision > old.precision
+    return (str(old), str(new)) in {("int", "long"), ("float", "double")}
+
+
+def without_unknown(kind: DataType) -> DataType:
+    """The type without what only nulls were seen of; UNKNOWN when nothing is left.
+
+    An empty struct, and a list of nothing, are not columns until a value shows their type.
+    """
+    if isinstance(kind, Struct):
+        fields = tuple(replace(f, type=t) for f in kind.fields if (t := without_unknown(f.type)) != UNKNOWN)
+        return Struct(fields) if fields else UNKNOWN
+    if isinstance(kind, ListOf):
+        element = without_unknown(kind.element)
+        return UNKNOWN if element == UNKNOWN else replace(kind, element=element)
+    if isinstance(kind, MapOf):
+        value = without_unknown(kind.value)
+        return UNKNOWN if value == UNKNOWN else replace(kind, value=value)
+    return kind

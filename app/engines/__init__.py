@@ -1,0 +1,1 @@
+"""Engines read batches and write data files; none knows another."""
