@@ -109,3 +109,20 @@ def _apply_type(kind: DataType, path: Path, change: Change) -> DataType:
         value = _apply_type(kind.value, path[1:], change)
         return MapOf(kind.key, value, kind.key_id, kind.value_id, kind.value_required)
     return kind
+
+
+def extends(newer: Struct, older: Struct) -> bool:
+    """Whether data files written under `older` can be read under `newer`: same ids, same or promoted types."""
+    by_id = {f.id: f for f in newer.fields}
+    return all((now := by_id.get(f.id)) is not None and _extends_type(now.type, f.type) for f in older.fields)
+
+
+def _extends_type(newer: DataType, older: DataType) -> bool:
+    if isinstance(newer, Struct) and isinstance(older, Struct):
+        return extends(newer, older)
+    if isinstance(newer, ListOf) and isinstance(older, ListOf):
+        return newer.element_id == older.element_id and _extends_type(newer.element, older.element)
+    if isinstance(newer, MapOf) and isinstance(older, MapOf):
+        same_ids = (newer.key_id, newer.value_id) == (older.key_id, older.value_id)
+        return same_ids and _extends_type(newer.key, older.key) and _extends_type(newer.value, older.value)
+    return newer == older or is_promotion(older, newer)

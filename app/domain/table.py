@@ -65,6 +65,8 @@ class TableHead:
     # included; `history_cut` says that the chain ends at a parent that was expired.
     ancestors: tuple[int, ...] = ()
     history_cut: bool = False
+    # Sequence number of the oldest of `ancestors`.
+    oldest_sequence_number: int = 0
 
 
 LAST_BATCH = "last-batch"

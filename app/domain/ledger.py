@@ -1,0 +1,163 @@
+"""The promises of the ledger: what we know of each file of a table, durable before the next step begins.
+
+Every method is one transaction. All raise LedgerBusyError when the database is locked for too long and
+LedgerUnreadableError when it cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from app.domain.batch import BatchKind, BatchRef
+from app.domain.definition import Definition
+from app.domain.errors import FileFailure
+from app.domain.files import FileState, LedgerFile, LoadedFile, SourceFile
+from app.domain.runs import Lease, LeaseHolder, Owner, RunReport, TableRecord
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch that was claimed and not closed: nobody knows yet whether it is in the table."""
+
+    batch: BatchRef
+    generation: int
+    kind: BatchKind
+    definition: Definition
+    files: tuple[SourceFile, ...]
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a batch ended: what became of each of its files. Files of the claim in neither list go back to be found."""
+
+    batch: BatchRef
+    committed: bool
+    loaded: tuple[LoadedFile, ...] = ()
+    failed: tuple[FileFailure, ...] = ()
+    snapshot_id: int | None = None
+    sequence_number: int | None = None
+    table_uuid: str | None = None
+    # Files of the claim that are to be found again rather than failed, the rest being decided.
+    released: tuple[str, ...] = field(default=())
+
+
+class Leases(Protocol):
+    """One run at a time for an ingestion; the database's clock decides."""
+
+    def acquire(self, ingestion_id: str, run_id: str, owner: Owner, seconds: float) -> Lease | LeaseHolder:
+        """Take the lease if it is free, has run out, or its holder's process on this host is gone; else who holds it.
+
+        The epoch rises with every lease, so that an older holder can be told from the present one.
+        """
+        ...
+
+    def renew(self, lease: Lease, seconds: float) -> bool:
+        """Extend it; False when it is no longer ours."""
+        ...
+
+    def is_alive(self, lease: Lease) -> bool:
+        """Whether it is ours and has not run out."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Give it back. Another holder's lease is left alone."""
+        ...
+
+
+class Tables(Protocol):
+    """The tables that have a ledger."""
+
+    def table(self, name: str) -> TableRecord | None:
+        """The record of the table of that full name."""
+        ...
+
+    def ensure_table(self, name: str) -> TableRecord:
+        """The record, made when missing."""
+        ...
+
+    def load_ingestion(self, table: TableRecord) -> str | None:
+        """The id under which the command line loads the table."""
+        ...
+
+    def ensure_load_ingestion(self, table: TableRecord, ingestion_id: str) -> str:
+        """The id under which the command line loads the table; `ingestion_id` from now on when there was none."""
+        ...
+
+    def committed_batches(self, table: TableRecord) -> dict[str, int]:
+        """Ingestion id → the highest batch number that the ledger ever gave out, for every ingestion of the table."""
+        ...
+
+    def clear(self, table: TableRecord) -> tuple[int, int]:
+        """Begin a new generation, forgetting which table it was; returns (files that were loaded, new generation).
+
+        Raises:
+            RunInProgressError: A run is at work on the table.
+        """
+        ...
+
+
+class Runs(Protocol):
+    """The runs and their reports."""
+
+    def start_run(self, run_id: str, ingestion_id: str, table: TableRecord) -> None:
+        """Make the row of a run that works now. Again for the same id: no change."""
+        ...
+
+    def finish_run(self, report: RunReport, error: str | None = None) -> None:
+        """Keep how it ended."""
+        ...
+
+
+class Batches(Protocol):
+    """Claims and how they ended."""
+
+    def claim(
+        self, lease: Lease, table: TableRecord, definition: Definition, files: Sequence[SourceFile]
+    ) -> OpenBatch | None:
+        """Make the next batch of the ingestion durable, with those of `files` that nobody else has claimed or loaded.
+
+        Returns:
+            The batch; None when no file was left to claim.
+
+        Raises:
+            LeaseLostError: The lease is not ours any more; nothing was claimed.
+        """
+        ...
+
+    def open_batches(self, lease: Lease, table: TableRecord) -> list[OpenBatch]:
+        """The ingestion's batches that were not closed, oldest first, under the lease's epoch from now on."""
+        ...
+
+    def close(self, lease: Lease, table: TableRecord, closing: Closing) -> None:
+        """Record how a batch ended and the table's head with it, all or nothing. Again for a closed batch: no change.
+
+        Raises:
+            LeaseLostError: The lease is not ours any more; the next holder settles the batch.
+        """
+        ...
+
+
+class Files(Protocol):
+    """The rows of files."""
+
+    def files_after(self, table: TableRecord, key: str) -> Iterator[LedgerFile]:
+        """The rows of this generation from `key` on (included), in key order, read in pages."""
+        ...
+
+    def mark(self, table: TableRecord, run_id: str, files: Iterable[tuple[SourceFile, FileState]]) -> None:
+        """Note versions of files that were seen and are not to be loaded (skipped, changed)."""
+        ...
+
+    def list_files(self, table: TableRecord, *, failed: bool, limit: int, after: str | None) -> list[LedgerFile]:
+        """A page of rows in key order, after the given key (excluded)."""
+        ...
+
+
+class Ledger(Leases, Tables, Runs, Batches, Files, Protocol):
+    """The whole ledger."""
+
+    def dispose(self) -> None:
+        """Close its connections."""
+        ...

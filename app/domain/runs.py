@@ -1,0 +1,90 @@
+"""A run: one pass of an ingestion, and what it reports."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from app.domain.errors import FileFailure
+
+
+class RunStatus(enum.StrEnum):
+    """How a run stands. The values are part of the contract."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass
+class RunReport:
+    """What a run did; grows batch by batch, and is true at every moment for what was committed so far."""
+
+    run_id: str
+    table: str
+    status: RunStatus = RunStatus.RUNNING
+    snapshot_id: int | None = None
+    files_loaded: int = 0
+    files_failed: int = 0
+    files_skipped: int = 0
+    files_known: int = 0
+    rows_loaded: int = 0
+    stored_bytes: int = 0
+    batches: int = 0
+    changes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    errors: list[FileFailure] = field(default_factory=list)
+    # Failed files of earlier runs that this run saw and left alone.
+    files_still_failed: int = 0
+
+    def settle(self) -> RunStatus:
+        """The status that the counts amount to."""
+        if not self.files_failed:
+            self.status = RunStatus.SUCCESS
+        else:
+            self.status = RunStatus.PARTIAL if self.files_loaded else RunStatus.FAILED
+        return self.status
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that holds a lease, so that others on its host can tell whether it still lives."""
+
+    host: str
+    pid: int
+    process_started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseHolder:
+    """Who holds an ingestion's lease now."""
+
+    run_id: str
+    owner: Owner
+    expires_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work for an ingestion. `epoch` rises with every holder: it is the fencing token."""
+
+    ingestion_id: str
+    run_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableRecord:
+    """What the ledger knows of a table: which one it is, and its head after our last commit."""
+
+    id: int
+    name: str
+    uuid: str | None
+    generation: int
+    snapshot_id: int | None
+    sequence_number: int
+    last_seen_at: datetime | None = None

@@ -1,0 +1,207 @@
+"""Claims and how they ended: a batch is durable before anything of it is read, and closed with its files at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, insert, literal, select, update
+
+from app.domain.batch import BatchKind, BatchRef
+from app.domain.definition import Definition
+from app.domain.errors import FileFailure, LeaseLostError
+from app.domain.files import FileState, SourceFile
+from app.domain.ledger import Closing, OpenBatch
+from app.domain.runs import Lease, TableRecord
+from app.persistence.leases import holds
+from app.persistence.schema import batches, files, ingestions, tables
+from app.persistence.store import SqlStore
+
+# A failed file is tried again by the next run at once, then after a minute, four minutes and so on.
+_FIRST_DELAY_S = 60
+_CLAIMABLE = (FileState.DISCOVERED.value, FileState.FAILED.value, FileState.CHANGED.value, FileState.SKIPPED.value)
+
+
+class SqlBatches(SqlStore):
+    """Keeps the promises of `domain.ledger.Batches`."""
+
+    def claim(
+        self, lease: Lease, table: TableRecord, definition: Definition, files: Sequence[SourceFile]
+    ) -> OpenBatch | None:
+        """Make the next batch durable, with those of `files` that are still to be had."""
+        with self._write() as connection:
+            self._assert_lease(connection, lease)
+            number = connection.execute(
+                select(ingestions.c.next_batch).where(ingestions.c.id == lease.ingestion_id).with_for_update()
+            ).scalar_one()
+            batch = BatchRef(lease.ingestion_id, number, lease.epoch)
+            claimed = self._claim_files(connection, lease, table, number, files)
+            if not claimed:
+                return None
+            connection.execute(
+                update(ingestions).where(ingestions.c.id == lease.ingestion_id).values(next_batch=number + 1)
+            )
+            connection.execute(
+                insert(batches).values(
+                    ingestion_id=lease.ingestion_id,
+                    number=number,
+                    table_id=table.id,
+                    generation=table.generation,
+                    kind=BatchKind.LOAD.value,
+                    state="open",
+                    epoch=lease.epoch,
+                    run_id=lease.run_id,
+                    definition=definition.to_json(),
+                    created_at=datetime.now(UTC),
+                )
+            )
+            return OpenBatch(batch, table.generation, BatchKind.LOAD, definition, claimed)
+
+    def _claim_files(
+        self, connection: Connection, lease: Lease, table: TableRecord, number: int, found: Sequence[SourceFile]
+    ) -> tuple[SourceFile, ...]:
+        now = datetime.now(UTC)
+        claim = {
+            "state": FileState.PROCESSING.value,
+            "ingestion_id": lease.ingestion_id,
+            "batch_number": number,
+            "run_id": lease.run_id,
+            "updated_at": now,
+        }
+        fixed = {"table_id": table.id, "generation": table.generation, "retryable": False, "tries": 0, **claim}
+        rows = [
+            {**fixed, "key": f.key, "version": f.version, "size_bytes": f.size_bytes, "modified_at": f.modified_at}
+            for f in found
+        ]
+        statement = self._insert(files).on_conflict_do_update(
+            index_elements=["table_id", "generation", "key", "version"],
+            set_={name: literal(value, files.c[name].type) for name, value in claim.items()},
+            where=files.c.state.in_(_CLAIMABLE),
+        )
+        connection.execute(statement, rows)
+        return _claimed(connection, lease.ingestion_id, number)
+
+    def open_batches(self, lease: Lease, table: TableRecord) -> list[OpenBatch]:
+        """The ingestion's open batches, oldest first, under the lease's epoch from now on."""
+        with self._write() as connection:
+            self._assert_lease(connection, lease)
+            mine = (batches.c.ingestion_id == lease.ingestion_id) & (batches.c.state == "open")
+            rows = connection.execute(
+                select(batches).where(mine, batches.c.table_id == table.id).order_by(batches.c.number)
+            ).all()
+            connection.execute(update(batches).where(mine).values(epoch=lease.epoch))
+            return [
+                OpenBatch(
+                    BatchRef(row.ingestion_id, row.number, lease.epoch),
+                    row.generation,
+                    BatchKind(row.kind),
+                    Definition.from_json(row.definition),
+                    _claimed(connection, row.ingestion_id, row.number),
+                )
+                for row in rows
+            ]
+
+    def close(self, lease: Lease, table: TableRecord, closing: Closing) -> None:
+        """Record how a batch ended, with its files and the table's head."""
+        with self._write() as connection:
+            self._assert_lease(connection, lease)
+            now = datetime.now(UTC)
+            changed = connection.execute(
+                update(batches)
+                .where(
+                    batches.c.ingestion_id == closing.batch.ingestion_id,
+                    batches.c.number == closing.batch.number,
+                    batches.c.state == "open",
+                )
+                .values(
+                    state="committed" if closing.committed else "empty",
+                    files=len(closing.loaded),
+                    rows=sum(f.rows for f in closing.loaded),
+                    snapshot_id=closing.snapshot_id,
+                    closed_at=now,
+                )
+            )
+            if changed.rowcount == 0:
+                return
+            _record_files(connection, table, closing, now)
+            if closing.committed:
+                connection.execute(
+                    update(tables)
+                    .where(tables.c.id == table.id)
+                    .values(
+                        uuid=closing.table_uuid,
+                        snapshot_id=closing.snapshot_id,
+                        sequence_number=closing.sequence_number,
+                        committed_at=now,
+                    )
+                )
+
+    def _assert_lease(self, connection: Connection, lease: Lease) -> None:
+        if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one()):
+            raise LeaseLostError
+
+
+def _claimed(connection: Connection, ingestion_id: str, number: int) -> tuple[SourceFile, ...]:
+    rows = connection.execute(
+        select(files.c.key, files.c.version, files.c.size_bytes, files.c.modified_at)
+        .where(
+            files.c.ingestion_id == ingestion_id,
+            files.c.batch_number == number,
+            files.c.state == FileState.PROCESSING.value,
+        )
+        .order_by(files.c.key)
+    )
+    return tuple(SourceFile(row.key, row.version, row.size_bytes, row.modified_at) for row in rows)
+
+
+def _record_files(connection: Connection, table: TableRecord, closing: Closing, now: datetime) -> None:
+    mine = (
+        (files.c.table_id == table.id)
+        & (files.c.ingestion_id == closing.batch.ingestion_id)
+        & (files.c.batch_number == closing.batch.number)
+        & (files.c.state == FileState.PROCESSING.value)
+    )
+    one = mine & (files.c.key == bindparam("the_key")) & (files.c.version == bindparam("the_version"))
+    if closing.loaded:
+        connection.execute(
+            update(files).where(one).values(_outcome(FileState.SUCCESS, now) | {"rows": bindparam("the_rows")}),
+            [{"the_key": f.key, "the_version": f.version, "the_rows": f.rows} for f in closing.loaded],
+        )
+    for failure in closing.failed:
+        tries = connection.execute(
+            select(files.c.tries).where(mine, files.c.key == failure.key, files.c.version == failure.version)
+        ).scalar_one_or_none()
+        if tries is not None:
+            connection.execute(
+                update(files).where(mine, files.c.key == failure.key, files.c.version == failure.version),
+                _failure(failure, tries + 1, now),
+            )
+    # What the batch neither loaded nor failed is found again by the next listing.
+    connection.execute(update(files).where(mine).values(_outcome(FileState.DISCOVERED, now)))
+
+
+def _outcome(state: FileState, now: datetime) -> dict[str, Any]:
+    return {
+        "state": state.value,
+        "updated_at": now,
+        "category": None,
+        "message": None,
+        "line": None,
+        "offset": None,
+        "next_try_at": None,
+        "retryable": False,
+    }
+
+
+def _failure(failure: FileFailure, tries: int, now: datetime) -> dict[str, Any]:
+    delay_s = 0 if tries < 2 else _FIRST_DELAY_S * 4 ** (tries - 2)  # noqa: PLR2004 - the first retry is at once
+    return _outcome(FileState.FAILED, now) | {
+        "category": failure.category.value,
+        "message": failure.message,
+        "line": failure.line,
+        "offset": failure.offset,
+        "retryable": failure.retryable,
+        "tries": tries,
+        "next_try_at": now + timedelta(seconds=delay_s),
+    }

@@ -1,0 +1,74 @@
+"""The rows of files: read in key order and in pages, so that memory stays flat however long the history is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import islice
+
+from sqlalchemy import ColumnElement, select, tuple_
+
+from app.domain.files import FileState, LedgerFile, SourceFile
+from app.domain.runs import TableRecord
+from app.persistence.schema import files
+from app.persistence.store import SqlStore, ledger_file
+
+_PAGE_ROWS = 5_000
+
+
+class SqlFiles(SqlStore):
+    """Keeps the promises of `domain.ledger.Files`."""
+
+    def files_after(self, table: TableRecord, key: str) -> Iterator[LedgerFile]:
+        """The rows of this generation from `key` on, in key order. No transaction stays open between pages."""
+        position: ColumnElement[bool] = files.c.key >= key
+        while True:
+            page = self._page(table, position, _PAGE_ROWS)
+            yield from page
+            if len(page) < _PAGE_ROWS:
+                return
+            position = tuple_(files.c.key, files.c.version) > (page[-1].key, page[-1].version)
+
+    def mark(self, table: TableRecord, run_id: str, files: Iterable[tuple[SourceFile, FileState]]) -> None:
+        """Note versions that are not to be loaded. A version that was loaded stays as it is."""
+        remaining = iter(files)
+        while chunk := list(islice(remaining, _PAGE_ROWS)):
+            self._mark(table, run_id, chunk)
+
+    def _mark(self, table: TableRecord, run_id: str, chunk: list[tuple[SourceFile, FileState]]) -> None:
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "table_id": table.id,
+                "generation": table.generation,
+                "key": file.key,
+                "version": file.version,
+                "state": state.value,
+                "size_bytes": file.size_bytes,
+                "modified_at": file.modified_at,
+                "run_id": run_id,
+                "retryable": False,
+                "tries": 0,
+                "updated_at": now,
+            }
+            for file, state in chunk
+        ]
+        with self._write() as connection:
+            connection.execute(self._insert(files).on_conflict_do_nothing(), rows)
+
+    def list_files(self, table: TableRecord, *, failed: bool, limit: int, after: str | None) -> list[LedgerFile]:
+        """A page of rows in key order."""
+        position: ColumnElement[bool] = files.c.key > ("" if after is None else after)
+        if failed:
+            position &= files.c.state == FileState.FAILED.value
+        return self._page(table, position, limit)
+
+    def _page(self, table: TableRecord, position: ColumnElement[bool], limit: int) -> list[LedgerFile]:
+        statement = (
+            select(files)
+            .where(files.c.table_id == table.id, files.c.generation == table.generation, position)
+            .order_by(files.c.key, files.c.version)
+            .limit(limit)
+        )
+        with self._read() as connection:
+            return [ledger_file(row) for row in connection.execute(statement)]

@@ -1,0 +1,120 @@
+"""Leases: one run at a time for an ingestion, by the database's clock."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime
+
+import psutil
+from sqlalchemy import Connection, Row, select, update
+
+from app.domain.runs import Lease, LeaseHolder, Owner, RunStatus
+from app.persistence.schema import leases, runs
+from app.persistence.store import SqlStore
+
+# Start times of one process may differ by the rounding of clock ticks.
+_SAME_PROCESS_S = 1.0
+
+
+class SqlLeases(SqlStore):
+    """Keeps the promises of `domain.ledger.Leases`."""
+
+    def acquire(self, ingestion_id: str, run_id: str, owner: Owner, seconds: float) -> Lease | LeaseHolder:
+        """Take the lease, or say who holds it."""
+        with self._write() as connection:
+            now_s = connection.execute(select(self._now_s())).scalar_one()
+            row = connection.execute(select(leases).where(leases.c.ingestion_id == ingestion_id)).first()
+            holder = _holder(row, now_s)
+            if holder is not None and holder.run_id != run_id:
+                return holder
+            epoch = 1 if row is None else row.epoch + 1
+            values = {
+                "epoch": epoch,
+                "run_id": run_id,
+                "host": owner.host,
+                "pid": owner.pid,
+                "process_started_at": owner.process_started_at,
+                "expires_at": now_s + seconds,
+            }
+            statement = self._insert(leases).values(ingestion_id=ingestion_id, **values)
+            connection.execute(statement.on_conflict_do_update(index_elements=["ingestion_id"], set_=values))
+            _settle_dead_run(connection, row, run_id)
+            return Lease(ingestion_id, run_id, epoch)
+
+    def renew(self, lease: Lease, seconds: float) -> bool:
+        """Extend the lease; False when another run has it."""
+        with self._write() as connection:
+            now_s = connection.execute(select(self._now_s())).scalar_one()
+            changed = connection.execute(
+                update(leases)
+                .where(
+                    leases.c.ingestion_id == lease.ingestion_id,
+                    leases.c.epoch == lease.epoch,
+                    leases.c.run_id == lease.run_id,
+                )
+                .values(expires_at=now_s + seconds)
+            )
+            return changed.rowcount == 1
+
+    def is_alive(self, lease: Lease) -> bool:
+        """Whether the lease is ours and has not run out."""
+        with self._read() as connection:
+            return holds(connection, lease, connection.execute(select(self._now_s())).scalar_one())
+
+    def release(self, lease: Lease) -> None:
+        """Give the lease back, if it is still ours."""
+        with self._write() as connection:
+            connection.execute(
+                update(leases)
+                .where(leases.c.ingestion_id == lease.ingestion_id, leases.c.epoch == lease.epoch)
+                .values(run_id=None, expires_at=0.0)
+            )
+
+
+def holds(connection: Connection, lease: Lease, now_s: float) -> bool:
+    """Whether the lease is alive, inside the caller's transaction."""
+    row = connection.execute(select(leases).where(leases.c.ingestion_id == lease.ingestion_id)).first()
+    return row is not None and bool(row.epoch == lease.epoch and row.run_id == lease.run_id and row.expires_at > now_s)
+
+
+def _holder(row: Row[tuple[object, ...]] | None, now_s: float) -> LeaseHolder | None:
+    """Who holds the lease with a right to it: not run out, and not of a process known to be dead."""
+    if row is None or row.run_id is None or row.expires_at <= now_s:
+        return None
+    owner = Owner(row.host, row.pid, row.process_started_at)
+    return None if is_dead(owner) else LeaseHolder(row.run_id, owner, row.expires_at - now_s)
+
+
+def is_dead(owner: Owner) -> bool:
+    """Whether that process is known to be gone: it ran on this host, and no process has its id and start time now."""
+    if owner.host != socket.gethostname():
+        return False
+    try:
+        process = psutil.Process(owner.pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return True
+        return abs(process.create_time() - owner.process_started_at) > _SAME_PROCESS_S
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def this_process() -> Owner:
+    """The owner that this process is."""
+    process = psutil.Process()
+    return Owner(socket.gethostname(), process.pid, process.create_time())
+
+
+def _settle_dead_run(connection: Connection, row: Row[tuple[object, ...]] | None, run_id: str) -> None:
+    if row is None or row.run_id in (None, run_id):
+        return
+    connection.execute(
+        update(runs)
+        .where(runs.c.id == row.run_id, runs.c.status == RunStatus.RUNNING.value)
+        .values(
+            status=RunStatus.FAILED.value,
+            error=f"Its process ended before the run did; run {run_id} took over.",
+            ended_at=datetime.now(UTC),
+        )
+    )

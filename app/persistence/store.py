@@ -1,0 +1,83 @@
+"""What the parts of the ledger share: transactions, the database's clock, and rows that become nouns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Float, Row, func, literal_column
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.domain.files import FileState, LedgerFile
+from app.domain.runs import TableRecord
+from app.persistence.database import translated
+
+
+class SqlStore:
+    """Gives transactions on one database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """One transaction that may write; committed when the block ends, rolled back when it raises."""
+        with translated(self._engine.url), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        """One transaction that only reads: on SQLite it waits for no writer."""
+        with (
+            translated(self._engine.url),
+            self._engine.connect().execution_options(read_only=True) as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def _now_s(self) -> ColumnElement[float]:
+        """Seconds since 1970 by the database's own clock, which all processes share."""
+        if self._engine.dialect.name == "sqlite":
+            return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Float)
+        return func.extract("epoch", func.clock_timestamp())
+
+    def _insert(self, table: Any) -> Any:  # noqa: ANN401 - the two dialects' inserts share no type with `on_conflict`
+        """An INSERT with ON CONFLICT, which SQLAlchemy spells per dialect."""
+        return (sqlite if self._engine.dialect.name == "sqlite" else postgresql).insert(table)
+
+    def dispose(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+
+def table_record(row: Row[Any]) -> TableRecord:
+    """A row of `tables` as a noun."""
+    return TableRecord(
+        id=row.id,
+        name=row.name,
+        uuid=row.uuid,
+        generation=row.generation,
+        snapshot_id=row.snapshot_id,
+        sequence_number=row.sequence_number,
+        last_seen_at=row.committed_at,
+    )
+
+
+def ledger_file(row: Row[Any]) -> LedgerFile:
+    """A row of `files` as a noun."""
+    return LedgerFile(
+        key=row.key,
+        version=row.version,
+        state=FileState(row.state),
+        size_bytes=row.size_bytes,
+        rows=row.rows,
+        batch_id=None if row.batch_number is None else f"{row.ingestion_id}-{row.batch_number:08d}",
+        run_id=row.run_id,
+        category=row.category,
+        message=row.message,
+        line=row.line,
+        retryable=row.retryable,
+        tries=row.tries,
+        next_try_at=row.next_try_at,
+    )

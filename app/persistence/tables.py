@@ -1,0 +1,106 @@
+"""The tables that have a ledger, and the ingestions that load them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from app.domain.errors import RunInProgressError
+from app.domain.files import FileState
+from app.domain.runs import TableRecord
+from app.persistence.schema import batches, files, ingestions, leases, tables
+from app.persistence.store import SqlStore, table_record
+
+
+class SqlTables(SqlStore):
+    """Keeps the promises of `domain.ledger.Tables`."""
+
+    def table(self, name: str) -> TableRecord | None:
+        """The record of the table of that full name."""
+        with self._read() as connection:
+            return _find(connection, name)
+
+    def ensure_table(self, name: str) -> TableRecord:
+        """The record, made when missing."""
+        with self._write() as connection:
+            found = _find(connection, name)
+            if found is not None:
+                return found
+            connection.execute(
+                insert(tables).values(name=name, generation=1, sequence_number=0, created_at=datetime.now(UTC))
+            )
+            made = _find(connection, name)
+            assert made is not None  # noqa: S101 - inserted in this very transaction
+            return made
+
+    def load_ingestion(self, table: TableRecord) -> str | None:
+        """The id under which the command line loads the table."""
+        with self._read() as connection:
+            return _load_ingestion(connection, table)
+
+    def ensure_load_ingestion(self, table: TableRecord, ingestion_id: str) -> str:
+        """The id under which the command line loads the table, `ingestion_id` when there was none."""
+        with self._write() as connection:
+            found = _load_ingestion(connection, table)
+            if found is not None:
+                return found
+            connection.execute(
+                insert(ingestions).values(
+                    id=ingestion_id, table_id=table.id, kind="load", next_batch=1, created_at=datetime.now(UTC)
+                )
+            )
+            return ingestion_id
+
+    def committed_batches(self, table: TableRecord) -> dict[str, int]:
+        """Ingestion id → the highest batch number given out."""
+        statement = select(ingestions.c.id, ingestions.c.next_batch - 1).where(ingestions.c.table_id == table.id)
+        with self._read() as connection:
+            return {row[0]: row[1] for row in connection.execute(statement)}
+
+    def clear(self, table: TableRecord) -> tuple[int, int]:
+        """Begin a new generation and forget which table it was."""
+        with self._write() as connection:
+            self._refuse_while_at_work(connection, table)
+            loaded = connection.execute(
+                select(func.count())
+                .select_from(files)
+                .where(
+                    files.c.table_id == table.id,
+                    files.c.generation == table.generation,
+                    files.c.state == FileState.SUCCESS.value,
+                )
+            ).scalar_one()
+            connection.execute(
+                update(tables)
+                .where(tables.c.id == table.id)
+                .values(generation=table.generation + 1, uuid=None, snapshot_id=None, sequence_number=0)
+            )
+            # Batches still open belong to the generation that ends here: whether they are in the table or not,
+            # nothing of this generation counts any more.
+            connection.execute(
+                update(batches)
+                .where(batches.c.table_id == table.id, batches.c.state == "open")
+                .values(state="empty", closed_at=datetime.now(UTC))
+            )
+            return loaded, table.generation + 1
+
+    def _refuse_while_at_work(self, connection: Connection, table: TableRecord) -> None:
+        row = connection.execute(
+            select(leases.c.run_id)
+            .join(ingestions, ingestions.c.id == leases.c.ingestion_id)
+            .where(ingestions.c.table_id == table.id, leases.c.run_id.is_not(None), leases.c.expires_at > self._now_s())
+        ).first()
+        if row is not None:
+            raise RunInProgressError(f"Run {row.run_id} is at work on {table.name}.", run_id=row.run_id)
+
+
+def _find(connection: Connection, name: str) -> TableRecord | None:
+    row = connection.execute(select(tables).where(tables.c.name == name)).first()
+    return None if row is None else table_record(row)
+
+
+def _load_ingestion(connection: Connection, table: TableRecord) -> str | None:
+    return connection.execute(
+        select(ingestions.c.id).where(ingestions.c.table_id == table.id, ingestions.c.kind == "load")
+    ).scalar_one_or_none()
