@@ -175,6 +175,13 @@ class SourceNotFoundError(FatalError):
     remedy = "Check the spelling of the path."
 
 
+class NoMatchError(FatalError):
+    """The source holds no file that matches."""
+
+    code = "no_match"
+    remedy = "Check the path and the pattern; names that begin with '.' or '_' only match when the pattern names them."
+
+
 class BucketNotFoundError(FatalError):
     """The bucket does not exist."""
 

@@ -57,3 +57,9 @@ def format_by_name(name: str) -> FileFormat | None:
     while len(parts) > 1 and parts[-1] in COMPRESSION_SUFFIXES:
         parts.pop()
     return _BY_SUFFIX.get(parts[-1]) if len(parts) > 1 else None
+
+
+def is_tab_separated(name: str) -> bool:
+    """Whether a file's name says that tabs separate its fields."""
+    parts = name.rsplit("/", 1)[-1].lower().split(".")
+    return "tsv" in parts[1:]

@@ -55,6 +55,10 @@ class Source(Protocol):
         """
         ...
 
+    def can_find_below(self, folder: str) -> bool:
+        """Whether it could find a file inside `folder`, which has the form of a key."""
+        ...
+
     def reader(self) -> SourceReader:
         """A reader for this source's files."""
         ...

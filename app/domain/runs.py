@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from app.domain.errors import FileFailure
+from app.domain.errors import AutoloaderError, FileFailure
 
 
 class RunStatus(enum.StrEnum):
@@ -38,12 +38,18 @@ class RunReport:
     changes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     errors: list[FileFailure] = field(default_factory=list)
+    # What stopped the run before its end; None when it went through.
+    stopped_by: AutoloaderError | None = None
     # Failed files of earlier runs that this run saw and left alone.
     files_still_failed: int = 0
+    # Loaded files whose new version was seen and left alone.
+    files_changed: int = 0
 
     def settle(self) -> RunStatus:
         """The status that the counts amount to."""
-        if not self.files_failed:
+        if self.stopped_by is not None:
+            self.status = RunStatus.PARTIAL if self.files_loaded else RunStatus.FAILED
+        elif not self.files_failed:
             self.status = RunStatus.SUCCESS
         else:
             self.status = RunStatus.PARTIAL if self.files_loaded else RunStatus.FAILED

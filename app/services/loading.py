@@ -1,0 +1,93 @@
+"""The main job: one run of a load, from the lease to the report."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import structlog
+
+from app.domain.errors import (
+    AutoloaderError,
+    NoMatchError,
+    RunInProgressError,
+    SourceContainsWarehouseError,
+)
+from app.domain.ledger import Ledger
+from app.domain.runs import Lease, RunReport, RunStatus
+from app.domain.watch import Watcher
+from app.services.preflight import LoadRequest, prepare
+from app.services.run import Job, LoadPorts, Run, RunSettings
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 0.2
+_MARK_CHUNK = 1_000
+
+
+class LoadService:
+    """Runs loads of one catalog's tables."""
+
+    def __init__(self, ports: LoadPorts, settings: RunSettings) -> None:
+        self._ports = ports
+        self._settings = settings
+
+    def load(self, request: LoadRequest, watcher: Watcher) -> RunReport:
+        """Load what is new, once.
+
+        Returns:
+            What was done; `errors` names every file that failed, `stopped_by` is what ended the run before its end.
+            What was committed before that stays.
+
+        Raises:
+            AutoloaderError: The run could not begin.
+        """
+        prepared = prepare(request, self._ports.open_source, self._ports.keep_out)
+        head = self._ports.catalog.head(request.table)
+        if head is not None and prepared.source.can_find_below(head.location):
+            raise SourceContainsWarehouseError(f"The source {request.path} contains the table at {head.location}.")
+        if head is None and prepared.empty:
+            raise NoMatchError(f"No file in {request.path} matches, and the table {request.table} does not exist yet.")
+        ledger = self._ports.open_ledger()
+        record = ledger.ensure_table(str(request.table))
+        ingestion_id = ledger.ensure_load_ingestion(record, uuid.uuid4().hex)
+        report = RunReport(run_id=uuid.uuid4().hex, table=str(request.table))
+        lease = self._acquire(ledger, ingestion_id, report.run_id, request.wait_s, watcher)
+        try:
+            ledger.start_run(report.run_id, ingestion_id, record)
+            Run(self._ports, self._settings, Job(request, prepared, ledger, lease, watcher, report)).work()
+        except AutoloaderError as error:
+            report.stopped_by = error
+        except BaseException as error:
+            report.status = RunStatus.CANCELLED if isinstance(error, KeyboardInterrupt) else RunStatus.FAILED
+            _finish(ledger, report, lease, str(error) or type(error).__name__)
+            raise
+        report.settle()
+        _finish(ledger, report, lease, str(report.stopped_by) if report.stopped_by else None)
+        self._ports.failpoint("lease_released")
+        return report
+
+    def _acquire(self, ledger: Ledger, ingestion_id: str, run_id: str, wait_s: float, watcher: Watcher) -> Lease:
+        deadline = time.monotonic() + wait_s
+        said = False
+        while True:
+            got = ledger.acquire(ingestion_id, run_id, self._ports.owner, self._settings.lease_s)
+            if isinstance(got, Lease):
+                self._ports.failpoint("lease_taken")
+                return got
+            who = f"run {got.run_id} (process {got.owner.pid} on {got.owner.host})"
+            if time.monotonic() >= deadline:
+                raise RunInProgressError(f"This table is being loaded by {who}.", run_id=got.run_id)
+            if not said:
+                watcher.note(f"Waiting for {who}, which is at work on this table, for up to {wait_s:.0f} s.")
+                said = True
+            time.sleep(_POLL_S)
+
+
+def _finish(ledger: Ledger, report: RunReport, lease: Lease, error: str | None) -> None:
+    try:
+        ledger.finish_run(report, error)
+        ledger.release(lease)
+    except AutoloaderError as failure:
+        # The lease runs out by itself and the next run settles what is open; the first error matters more.
+        log.warning("run_not_closed", run_id=report.run_id, reason=str(failure))

@@ -1,0 +1,248 @@
+"""One run at work under its lease: settle what is open, find what is new, load it batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from app.domain.discovery import merge_join
+from app.domain.errors import (
+    AutoloaderError,
+    CommitUnknownError,
+    LeaseLostError,
+    LedgerBehindTableError,
+)
+from app.domain.files import FileState, SourceFile
+from app.domain.ledger import Closing, Ledger, OpenBatch
+from app.domain.ports import Catalog, Engine, Reading, Source
+from app.domain.runs import Lease, Owner, RunReport, TableRecord
+from app.domain.selection import Decision, decide, plan_batches
+from app.domain.table import TableHead
+from app.domain.table_checks import check_batches, check_identity
+from app.domain.watch import Failpoint, Watcher
+from app.services.batch_loading import BatchLoader, BatchTask
+from app.services.heartbeat import Heartbeat
+from app.services.preflight import LoadRequest, OpenSource, Prepared, check_format
+from app.services.recovery import settle
+
+log = structlog.get_logger(__name__)
+
+_POLL_S = 0.2
+_MARK_CHUNK = 1_000
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The numbers that a run works by; `contract` names their settings."""
+
+    lease_s: float
+    batch_bytes: int
+    batch_files: int
+    file_tries: int
+
+
+@dataclass(frozen=True)
+class LoadPorts:
+    """What a load works with."""
+
+    # Opened when the source and the table have been looked at, so that a mistyped path makes no database.
+    open_ledger: Callable[[], Ledger]
+    catalog: Catalog
+    engine: Engine
+    open_source: OpenSource
+    # Puts a source's listing into key order; told by the callback where it was not.
+    in_order: Callable[[Iterator[SourceFile], Callable[[str], None]], Iterator[SourceFile]]
+    owner: Owner
+    failpoint: Failpoint
+    # Folders of ours, in the form of keys.
+    keep_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what was asked for, and what it holds."""
+
+    request: LoadRequest
+    prepared: Prepared
+    ledger: Ledger
+    lease: Lease
+    watcher: Watcher
+    report: RunReport
+
+
+class Run:
+    """One run at work, under its lease."""
+
+    def __init__(self, ports: LoadPorts, settings: RunSettings, job: Job) -> None:
+        self._ports = ports
+        self._settings = settings
+        self._request = job.request
+        self._prepared = job.prepared
+        self._ledger = job.ledger
+        self._lease = job.lease
+        self._watcher = job.watcher
+        self._report = job.report
+        self._loader = BatchLoader(ports.catalog, ports.engine, ports.failpoint)
+        self._heartbeat = Heartbeat(job.ledger, job.lease, settings.lease_s)
+        self._marks: list[tuple[SourceFile, FileState]] = []
+
+    def work(self) -> None:
+        """Check the table, settle what is open, load what is new."""
+        with self._heartbeat.beating():
+            head = self._ports.catalog.head(self._request.table)
+            self._check_head(head)
+            record = self._record()
+            check_batches(record, head, self._ledger.committed_batches(record))
+            for batch in self._ledger.open_batches(self._lease, record):
+                self._settle(batch)
+            for files in plan_batches(
+                self._new_files(), batch_bytes=self._settings.batch_bytes, batch_files=self._settings.batch_files
+            ):
+                self._load_batch(files)
+            self._flush_marks()
+            self._add_hints()
+            self._ports.failpoint("run_finished")
+
+    # --- the table ------------------------------------------------------------------------------------------------
+
+    def _record(self) -> TableRecord:
+        """The ledger's record as it is now: every commit of ours moves its head."""
+        return self._ledger.ensure_table(str(self._request.table))
+
+    def _check_head(self, head: TableHead | None) -> None:
+        check_identity(self._record(), head)
+
+    # --- batches --------------------------------------------------------------------------------------------------
+
+    def _settle(self, batch: OpenBatch) -> None:
+        """An earlier run's batch: closed if the table has it, loaded again as it was planned if not."""
+        closing = settle(self._ports.catalog, self._request.table, batch, self._heartbeat.assert_alive)
+        if closing is not None:
+            self._watcher.note(f"Batch {batch.batch.number} of an earlier run is in the table; the ledger now says so.")
+            self._close(batch, closing)
+            return
+        if not batch.files:
+            self._close(batch, Closing(batch.batch, committed=False))
+            return
+        self._watcher.note(f"Batch {batch.batch.number} of an earlier run is not in the table; it is loaded again.")
+        frozen = batch.definition
+        source = self._ports.open_source(frozen.path, frozen.file_pattern, self._request.credentials)
+        self._work_on(batch, source)
+
+    def _load_batch(self, files: tuple[SourceFile, ...]) -> None:
+        self._flush_marks()
+        batch = self._ledger.claim(self._lease, self._record(), self._prepared.definition, files)
+        if batch is None:
+            return
+        self._ports.failpoint("batch_claimed")
+        self._work_on(batch, self._prepared.source)
+
+    def _work_on(self, batch: OpenBatch, source: Source) -> None:
+        self._watcher.batch_begins(files=len(batch.files), stored_bytes=sum(f.size_bytes for f in batch.files))
+        task = BatchTask(
+            batch=batch,
+            table=self._request.table,
+            reading=Reading(source.reader(), batch.definition.options),
+            assert_lease=self._heartbeat.assert_alive,
+            check_head=self._check_head,
+            progress=self._watcher.progress,
+            warn=self._warn,
+        )
+        try:
+            closing = self._loader.load(task)
+        except (CommitUnknownError, LeaseLostError, LedgerBehindTableError):
+            # The batch stays open: the next run looks it up before it does anything else.
+            raise
+        except AutoloaderError:
+            # Nothing of it is in the table, and nothing is on its way: its files are found again.
+            self._ledger.close(self._lease, self._record(), Closing(batch.batch, committed=False))
+            raise
+        self._close(batch, closing)
+
+    def _close(self, batch: OpenBatch, closing: Closing) -> None:
+        self._ledger.close(self._lease, self._record(), closing)
+        self._ports.failpoint("batch_closed")
+        report = self._report
+        sizes = {(f.key, f.version): f.size_bytes for f in batch.files}
+        report.batches += 1
+        report.files_loaded += len(closing.loaded)
+        report.files_failed += len(closing.failed)
+        report.rows_loaded += sum(f.rows for f in closing.loaded)
+        report.stored_bytes += sum(sizes.get((f.key, f.version), 0) for f in closing.loaded)
+        report.errors.extend(closing.failed)
+        report.snapshot_id = closing.snapshot_id or report.snapshot_id
+        self._watcher.batch_ends(
+            files=len(closing.loaded), rows=sum(f.rows for f in closing.loaded), failed=len(closing.failed)
+        )
+
+    # --- files ----------------------------------------------------------------------------------------------------
+
+    def _new_files(self) -> Iterator[SourceFile]:
+        """The files to load, in key order; what is not to be loaded is counted, and noted where it is new."""
+        now = datetime.now(UTC)
+        listing = self._ports.in_order(self._prepared.listing, self._say_disorder)
+        record = self._record()
+        for sighting in merge_join(listing, lambda key: self._ledger.files_after(record, key)):
+            decision = decide(
+                sighting.file,
+                sighting.known,
+                now=now,
+                max_tries=self._settings.file_tries,
+                retry_failed=self._request.retry_failed,
+            )
+            if decision is Decision.LOAD:
+                if self._prepared.by_name:
+                    check_format(sighting.file, self._prepared.definition)
+                yield sighting.file
+            else:
+                self._count(sighting.file, decision)
+
+    def _count(self, file: SourceFile, decision: Decision) -> None:
+        report = self._report
+        if decision is Decision.KNOWN:
+            report.files_known += 1
+        elif decision is Decision.STILL_FAILED:
+            report.files_still_failed += 1
+        else:
+            report.files_skipped += 1
+        if decision is Decision.SKIP_EMPTY:
+            self._mark(file, FileState.SKIPPED)
+        elif decision is Decision.CHANGED:
+            self._mark(file, FileState.CHANGED)
+        if decision in (Decision.CHANGED, Decision.STILL_CHANGED):
+            report.files_changed += 1
+
+    def _mark(self, file: SourceFile, state: FileState) -> None:
+        self._marks.append((file, state))
+        if len(self._marks) >= _MARK_CHUNK:
+            self._flush_marks()
+
+    def _flush_marks(self) -> None:
+        if self._marks:
+            self._ledger.mark(self._record(), self._report.run_id, self._marks)
+            self._marks = []
+
+    # --- what people are told ---------------------------------------------------------------------------------------
+
+    def _warn(self, text: str) -> None:
+        if text not in self._report.warnings:
+            self._report.warnings.append(text)
+
+    def _say_disorder(self, key: str) -> None:
+        self._watcher.note(f"The store does not list in key order, from {key} on: the rest is sorted on disk.")
+
+    def _add_hints(self) -> None:
+        report = self._report
+        if report.files_still_failed:
+            self._warn(
+                f"{report.files_still_failed} file(s) failed in earlier runs and were left alone: "
+                "--retry-failed tries them now."
+            )
+        if report.files_changed:
+            self._warn(
+                f"{report.files_changed} loaded file(s) have a new version in the source, which was not loaded "
+                "(on_file_change is ignore)."
+            )

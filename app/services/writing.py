@@ -1,0 +1,107 @@
+"""Write a batch's files under a schema that grows until all of them fit, so that drift and data commit together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from app.domain.errors import FileFailure
+from app.domain.evolution import extends
+from app.domain.files import LoadedFile, SourceFile
+from app.domain.ports import DataFile, Draft, Engine, Progress, Reading, WriteOrder, WriteResult
+from app.domain.types import EMPTY, Struct, join_structs
+
+# Drift is looked at in whole files, so the second round fits; more happen only when files' drifts meet each other.
+MAX_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class Written:
+    """A batch's files as data files of `draft`'s schema: each of the batch's files is in `loaded` or in `failed`."""
+
+    draft: Draft
+    data_files: tuple[DataFile, ...]
+    loaded: tuple[LoadedFile, ...]
+    failed: tuple[FileFailure, ...]
+
+    def discard(self) -> None:
+        """Remove the data files. Only for a batch that is known not to be committed with them."""
+        discard(self.draft, self.data_files)
+
+
+def discard(draft: Draft, data_files: Sequence[DataFile]) -> None:
+    """Remove data files that no commit will ever name."""
+    sink = draft.sink()
+    for file in data_files:
+        sink.delete(file.path)
+
+
+@dataclass(frozen=True)
+class WritePlan:
+    """What to write, and how a draft is made that holds what the files turned out to hold."""
+
+    files: tuple[SourceFile, ...]
+    reading: Reading
+    batch_id: str
+    name_prefix: str
+    provenance: bool
+    # Given everything observed so far that the table cannot hold, a draft that can hold what may be added.
+    draft_for: Callable[[Struct], Draft]
+
+
+def write_all(engine: Engine, plan: WritePlan, progress: Progress) -> Written:
+    """Write the plan's files, in as many rounds as their schemas need.
+
+    Raises:
+        WriteFailureError: The data location takes no files; nothing of the batch is left there.
+    """
+    draft = plan.draft_for(EMPTY)
+    observed = EMPTY
+    pending = plan.files
+    done: list[tuple[Struct, WriteResult]] = []
+    for number in range(1, MAX_ROUNDS + 1):
+        result = engine.write(_order(plan, draft, pending, number, report_drift=number < MAX_ROUNDS), progress)
+        done.append((draft.schema, result))
+        if not result.drifted:
+            break
+        observed = join_structs(observed, result.drift)
+        draft = plan.draft_for(observed)
+        done, again = _drop_stale(draft, done, plan.files)
+        pending = (*result.drifted, *again)
+    return Written(
+        draft=draft,
+        data_files=tuple(f for _, r in done for f in r.data_files),
+        loaded=tuple(f for _, r in done for f in r.loaded),
+        failed=tuple(f for _, r in done for f in r.failed),
+    )
+
+
+def _order(
+    plan: WritePlan, draft: Draft, files: tuple[SourceFile, ...], number: int, *, report_drift: bool
+) -> WriteOrder:
+    return WriteOrder(
+        files=tuple(sorted(files, key=lambda f: f.order)),
+        reading=plan.reading,
+        schema=draft.schema,
+        sink=draft.sink(),
+        batch_id=plan.batch_id,
+        name_prefix=f"{plan.name_prefix}-{number}",
+        provenance=plan.provenance,
+        report_drift=report_drift,
+    )
+
+
+def _drop_stale(
+    draft: Draft, done: list[tuple[Struct, WriteResult]], files: tuple[SourceFile, ...]
+) -> tuple[list[tuple[Struct, WriteResult]], tuple[SourceFile, ...]]:
+    """Remove what was written under a schema that the new draft cannot read; its files are to be written again."""
+    kept: list[tuple[Struct, WriteResult]] = []
+    stale: set[tuple[str, str]] = set()
+    for schema, result in done:
+        if extends(draft.schema, schema):
+            kept.append((schema, result))
+        else:
+            discard(draft, result.data_files)
+            stale.update((f.key, f.version) for f in result.loaded)
+            kept.append((schema, replace(result, data_files=(), loaded=())))
+    return kept, tuple(f for f in files if (f.key, f.version) in stale)
