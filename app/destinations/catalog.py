@@ -1,0 +1,355 @@
+"""One Iceberg catalog, whichever pyiceberg speaks to."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from pyiceberg.catalog import Catalog as Inner
+from pyiceberg.catalog import MetastoreCatalog, load_catalog
+from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
+from pyiceberg.table import StagedTable, Table
+from pyiceberg.table.metadata import TableMetadata, new_table_metadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
+
+from app.destinations.describing import TableDescription, describe
+from app.destinations.draft import ROUNDS, ExistingDraft, NewDraft, Target, load_guarded
+from app.destinations.guard import Guard
+from app.destinations.manifests import find_manifest
+from app.destinations.properties import missing_properties, new_table_properties
+from app.destinations.querying import printed_query, query
+from app.destinations.refusal import fenced, is_in
+from app.destinations.schema_changes import assert_suitable, evolve, missing_system_columns
+from app.destinations.schemas import from_iceberg, to_iceberg
+from app.destinations.translation import committing, creating, opening, preparing, reading, redacted, translated
+from app.domain.batch import BatchRef
+from app.domain.errors import (
+    AutoloaderError,
+    CatalogRefusedError,
+    CatalogUnreachableError,
+    TableConflictError,
+    TableNotFoundError,
+    TableUnreadableError,
+)
+from app.domain.evolution import Change
+from app.domain.ports import Draft, FoundBatch
+from app.domain.system_columns import FILE_PATH
+from app.domain.table import SNAPSHOT_EPOCH, TableHead, TableName, epoch_property
+from app.domain.types import Struct
+
+Opener = Callable[[str, Mapping[str, str]], Inner]
+
+SNAPSHOT_FENCE = "autoloader.fence"
+OPEN_TRIES = 5
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-]+")
+
+
+def open_catalog(name: str, properties: Mapping[str, str]) -> Inner:
+    """The catalog of pyiceberg for these properties, together with what its own configuration says of the name."""
+    return load_catalog(name, **properties)
+
+
+class IcebergCatalog:
+    """The port `Catalog`, and what is needed to look at tables. It may be used from several threads."""
+
+    def __init__(
+        self,
+        name: str,
+        properties: Mapping[str, str],
+        *,
+        opener: Opener = open_catalog,
+        local_file: Path | None = None,
+    ) -> None:
+        """Nothing is opened or made before it is needed.
+
+        Args:
+            name: As tables' names begin with it.
+            properties: In pyiceberg's words.
+            opener: Opens the catalog; called once.
+            local_file: The SQLite file of a catalog that is made when something is first written to it, and that is
+                empty before.
+        """
+        self.name = name
+        self._properties = dict(properties)
+        self._opener = opener
+        self._local_file = local_file
+        self._opened: Inner | None = None
+        self._opening = threading.Lock()
+
+    # --- the port ------------------------------------------------------------------------------------------------
+
+    def head(self, table: TableName) -> TableHead | None:
+        """The table now; None where there is none. Raises as the port says."""
+        loaded = self._find(table)
+        return None if loaded is None else table_head(table, loaded.metadata)
+
+    def draft_new(self, table: TableName, schema: Struct, properties: Mapping[str, str]) -> Draft:
+        """A table that does not exist yet. Raises as the port says."""
+        inner = self._open_or_make(table)
+        target = self._target(inner, table)
+        self._make_namespace(inner, table)
+        if self._find(table) is not None:
+            raise TableConflictError(f"The table {table} exists by now.")
+        provenance = schema.find(FILE_PATH) is not None
+        with translated(creating, str(table)):
+            staged = _stage(inner, target, schema, new_table_properties(properties, provenance=provenance))
+        return NewDraft(target, staged, staged.metadata)
+
+    def draft(self, table: TableName, changes: Sequence[Change], *, provenance: bool = True) -> Draft:
+        """The existing table with `changes` made. Raises as the port says."""
+        loaded = self.load(table)
+        assert_suitable(loaded.metadata, str(table))
+        missing_system_columns(from_iceberg(loaded.metadata.schema()), str(table), provenance=provenance)
+        make_changes = partial(evolve, changes=tuple(changes), table=str(table), provenance=provenance)
+        with translated(preparing, str(table)):
+            transaction = loaded.transaction()
+            make_changes(transaction)
+            metadata = transaction.table_metadata
+        return ExistingDraft(
+            self._target(loaded.catalog, table),
+            loaded,
+            metadata,
+            evolve=make_changes,
+            additions=missing_properties(loaded.metadata.properties, provenance=provenance),
+        )
+
+    def find_batch(self, table: TableName, batch: BatchRef) -> FoundBatch | None:
+        """The batch as the table has it; None where it does not. Raises as the port says."""
+        loaded = self._find(table)
+        if loaded is None or not is_in(loaded.metadata, batch):
+            return None
+        try:
+            manifest = find_manifest(loaded.metadata, batch, loaded.io)
+        except OSError as error:
+            raise CatalogUnreachableError(f"The manifests of {table} cannot be read.") from error
+        return FoundBatch(manifest, table_head(table, loaded.metadata))
+
+    def fence(self, table: TableName, batch: BatchRef, assert_lease: Callable[[], None]) -> TableHead:
+        """Shut out every commit of the batch's ingestion under a lower epoch. Raises as the port says."""
+        target = self._target(self.load(table).catalog, table)
+        for attempt in range(ROUNDS):
+            try:
+                return table_head(table, _fence(target, batch, assert_lease))
+            except CommitFailedException:
+                time.sleep(0.01 * (attempt + 1))
+        raise TableConflictError(f"Other writers of {table} were faster {ROUNDS} times; try again later.")
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def load(self, table: TableName) -> Table:
+        """The table as pyiceberg shows it.
+
+        Raises:
+            TableNotFoundError: There is none. Else as `head`.
+        """
+        loaded = self._find(table)
+        if loaded is None:
+            raise TableNotFoundError(f"There is no table {table}.")
+        return loaded
+
+    def describe(self, table: TableName) -> TableDescription:
+        """What is there to see of the table. Raises as `load`."""
+        loaded = self.load(table)
+        with translated(reading, str(table)):
+            return describe(table, loaded)
+
+    def query(self, table: TableName, sql: str) -> list[dict[str, object]]:
+        """The rows that one SELECT over the table gives; it sees this table and nothing else.
+
+        Args:
+            table: The only table in sight, as `table`, `db.table` and `catalog.db.table`.
+            sql: In DuckDB's dialect.
+
+        Raises:
+            InvalidQueryError: It is no SELECT, or DuckDB cannot run it. Else as `load`.
+        """
+        loaded = self.load(table)
+        return query(table, loaded.metadata, loaded.metadata_location, loaded.io.properties, sql)
+
+    def printed_query(self, table: TableName) -> str:
+        """A query that `query` runs as it stands."""
+        return printed_query(table)
+
+    def ping(self) -> str | None:
+        """None when the catalog answers, else why it does not, in a sentence without secrets."""
+        try:
+            inner = self._open()
+            if inner is not None:
+                with translated(reading, self.name):
+                    inner.list_namespaces()
+        except AutoloaderError as error:
+            return redacted(error.message, self._properties)
+        return None
+
+    def close(self) -> None:
+        """Let go of connections. Idempotent."""
+        with self._opening:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
+
+    # --- opening -------------------------------------------------------------------------------------------------
+
+    def _open(self) -> Inner | None:
+        with self._opening:
+            if self._opened is None and (self._local_file is None or self._local_file.exists()):
+                self._opened = self._open_patiently()
+            return self._opened
+
+    def _open_patiently(self) -> Inner:
+        # Two processes that open a new SQLite catalog at once both make its tables, and one of them fails.
+        for attempt in range(OPEN_TRIES):
+            try:
+                with translated(opening, self.name):
+                    return self._opener(self.name, self._properties)
+            except CatalogUnreachableError:
+                if self._local_file is None or attempt == OPEN_TRIES - 1:
+                    raise
+                time.sleep(0.05 * (attempt + 1))
+        raise CatalogUnreachableError(f"The catalog {self.name!r} does not answer.")
+
+    def _open_or_make(self, table: TableName) -> Inner:
+        if self._local_file is not None and not self._local_file.exists():
+            with translated(preparing, str(table)):
+                make_local_file(self._local_file)
+        inner = self._open()
+        if inner is None:
+            raise CatalogUnreachableError(f"The file of the catalog {self.name!r} vanished.")
+        return inner
+
+    def _find(self, table: TableName) -> Table | None:
+        inner = self._open()
+        if inner is None:
+            return None
+        identifier = (*table.namespace, table.name)
+        try:
+            with translated(reading, str(table)):
+                return inner.load_table(identifier)
+        except TableNotFoundError:
+            self._refuse_view(inner, identifier, table)
+            return None
+
+    def _refuse_view(self, inner: Inner, identifier: tuple[str, ...], table: TableName) -> None:
+        try:
+            with translated(reading, str(table)):
+                is_view = inner.view_exists(identifier)
+        except (AutoloaderError, NotImplementedError):
+            # Most catalogs know no views; then the name is simply free.
+            return
+        if is_view:
+            raise TableUnreadableError(f"{table} is a view, not a table.")
+
+    def _make_namespace(self, inner: Inner, table: TableName) -> None:
+        for depth in range(1, len(table.namespace) + 1):
+            namespace = table.namespace[:depth]
+            try:
+                with translated(creating, str(table)):
+                    if not inner.namespace_exists(namespace):
+                        inner.create_namespace(namespace)
+            except NamespaceAlreadyExistsError:
+                continue
+            except (CatalogUnreachableError, CatalogRefusedError):
+                # Somebody may have made it in the same moment; that is all we want.
+                with translated(creating, str(table)):
+                    if not inner.namespace_exists(namespace):
+                        raise
+
+    def _target(self, inner: Inner, table: TableName) -> Target:
+        warehouse = str(inner.properties.get("warehouse", ""))
+        return Target(inner, (*table.namespace, table.name), str(table), warehouse if "/" in warehouse else "")
+
+
+def make_local_file(path: Path) -> None:
+    """Make an empty SQLite file whose readers and writers do not lock each other out."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        connection.execute("pragma journal_mode=wal")
+
+
+def table_head(name: TableName, metadata: TableMetadata) -> TableHead:
+    """The head that `metadata` shows."""
+    current = metadata.current_snapshot()
+    ancestors = tuple(_ancestors(metadata))
+    oldest = metadata.snapshot_by_id(ancestors[-1]) if ancestors else None
+    return TableHead(
+        name=name,
+        uuid=str(metadata.table_uuid),
+        location=metadata.location,
+        schema=from_iceberg(metadata.schema()),
+        properties=dict(metadata.properties),
+        snapshot_id=current.snapshot_id if current else None,
+        sequence_number=(current.sequence_number or 0) if current else 0,
+        ancestors=ancestors,
+        history_cut=oldest is not None and oldest.parent_snapshot_id is not None,
+        oldest_sequence_number=(oldest.sequence_number or 0) if oldest else 0,
+    )
+
+
+def _ancestors(metadata: TableMetadata) -> Iterator[int]:
+    parents = {s.snapshot_id: s.parent_snapshot_id for s in metadata.snapshots}
+    current = metadata.current_snapshot_id
+    while current is not None and current in parents:
+        yield current
+        # Popped, so that a chain that bites its tail ends.
+        current = parents.pop(current)
+
+
+def _stage(inner: Inner, target: Target, schema: Struct, properties: dict[str, str]) -> Table:
+    location = _own_location(inner, target)
+    if location is None:
+        transaction = inner.create_table_transaction(target.identifier, to_iceberg(schema), properties=properties)
+        return transaction._table  # noqa: SLF001  # there is no public way to the staged table
+    metadata = new_table_metadata(
+        to_iceberg(schema), UNPARTITIONED_PARTITION_SPEC, UNSORTED_SORT_ORDER, location, dict(properties)
+    )
+    io = inner._load_file_io(metadata.properties, location)  # noqa: SLF001  # as the catalog's own staging does
+    return StagedTable(target.identifier, metadata, f"{location}/metadata/00000.metadata.json", io, inner)
+
+
+def _own_location(inner: Inner, target: Target) -> str | None:
+    """A location where the catalog's own would not do: for nested namespaces, and names that are no plain paths."""
+    if not isinstance(inner, MetastoreCatalog):
+        return None
+    *namespace, name = target.identifier
+    if len(namespace) == 1 and all(_PLAIN_NAME.fullmatch(part) for part in target.identifier):
+        return None
+    root = inner.load_namespace_properties(tuple(namespace)).get("location")
+    if root is None and not target.warehouse:
+        raise ValueError("it has no warehouse, and the namespace has no location")
+    parents = () if root else namespace
+    return "/".join([(root or target.warehouse).rstrip("/"), *(_path_part(part) for part in (*parents, name))])
+
+
+def _path_part(name: str) -> str:
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    # Blanks, quotes and the like confuse readers of paths. The digest keeps apart what would fall together.
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _fence(target: Target, batch: BatchRef, assert_lease: Callable[[], None]) -> TableMetadata:
+    guard = Guard(target.catalog, lambda metadata: fenced(metadata, batch), assert_lease, creating=False)
+    try:
+        table = load_guarded(guard, target)
+    except TableConflictError as error:
+        raise TableNotFoundError(f"There is no table {target.name}.") from error
+    verdict = fenced(table.metadata, batch)
+    if verdict is not None:
+        raise verdict
+    with translated(preparing, target.name):
+        transaction = table.transaction()
+        transaction.set_properties({epoch_property(batch.ingestion_id): str(batch.epoch)})
+        # The empty snapshot moves the head that an older process asserts; the property stops that process's retry.
+        summary = {SNAPSHOT_FENCE: batch.ingestion_id, SNAPSHOT_EPOCH: str(batch.epoch)}
+        with transaction.update_snapshot(snapshot_properties=summary).fast_append():
+            pass
+    with translated(committing, target.name):
+        return transaction.commit_transaction().metadata
