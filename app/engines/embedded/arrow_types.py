@@ -106,7 +106,7 @@ def _nested(kind: pa.DataType) -> DataType | None:
 _LISTS = (pt.is_list, pt.is_large_list, pt.is_fixed_size_list, pt.is_list_view, pt.is_large_list_view)
 
 
-_NUMBERS = {
+_NUMBERS: dict[pa.DataType, DataType] = {
     **dict.fromkeys((pa.int8(), pa.int16(), pa.int32(), pa.uint8(), pa.uint16()), INT),
     **dict.fromkeys((pa.int64(), pa.uint32()), LONG),
     pa.uint64(): Decimal(20, 0),
