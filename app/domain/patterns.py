@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NoReturn
 
 from app.domain.errors import InvalidFieldError
 
@@ -17,7 +18,7 @@ HIDDEN = "._"
 MAX_ALTERNATIVES = 1_000
 _MAGIC = frozenset("*?[{")
 _ANY_FOLDERS = "**"
-_VISIBLE = f"(?![{HIDDEN}])"
+_VISIBLE = f"(?=[^/{HIDDEN}])"
 _CHARACTER = "[^/]"
 
 
@@ -78,18 +79,18 @@ def file_pattern(text: str) -> Pattern:
     Raises:
         InvalidFieldError: It is empty, steps out of the root, or cannot be understood.
     """
-    if "/" not in text.rstrip("/") and not text.endswith("/"):
-        return Pattern(f"{_ANY_FOLDERS}/{text}") if text else _refuse(text)
-    return Pattern(text)
+    if text in {"", "."}:
+        _refuse(text)
+    return Pattern(text if "/" in text else f"{_ANY_FOLDERS}/{text}")
 
 
-def _refuse(text: str) -> Pattern:
+def _refuse(text: str) -> NoReturn:
     raise InvalidFieldError(f"{text!r} is no pattern.", remedy="Write a pattern such as *.json or 2024/**/*.csv.")
 
 
 def _segments(text: str) -> tuple[str, ...]:
     segments = [part for part in text.split("/") if part not in {"", "."}]
-    if text.endswith("/"):
+    if segments and text.endswith("/"):
         # A folder stands for everything in it.
         segments.append(_ANY_FOLDERS)
     if not segments or ".." in segments:

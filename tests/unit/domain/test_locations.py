@@ -1,0 +1,142 @@
+"""What a user writes becomes a place, and a path becomes a key and comes back."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.errors import InvalidFieldError, NotSupportedError
+from app.domain.locations import (
+    Location,
+    can_find_below,
+    contains,
+    file_key,
+    object_of_key,
+    parse_location,
+    path_of_key,
+    s3_key,
+)
+from app.domain.patterns import Pattern
+
+
+@pytest.mark.parametrize(
+    ("text", "location"),
+    [
+        ("./landing/", Location("file", "", "/home/u/landing/")),
+        ("landing", Location("file", "", "/home/u/landing")),
+        (".", Location("file", "", "/home/u")),
+        ("../x", Location("file", "", "/home/x")),
+        ("/", Location("file", "", "/")),
+        ("/abs//a/./b", Location("file", "", "/abs/a/b")),
+        ("data/*.csv", Location("file", "", "/home/u/data/", "*.csv")),
+        ("*.csv", Location("file", "", "/home/u", "*.csv")),
+        ("/abs/x*/y.csv", Location("file", "", "/abs/", "x*/y.csv")),
+        ("file:///a b/%20", Location("file", "", "/a b/%20")),
+        ("FILE:///a", Location("file", "", "/a")),
+        ("file:///a\\\\b", Location("file", "", "/a\\b")),
+        ("file:///a\\xff", Location("file", "", os.fsdecode(b"/a\xff"))),
+        ("s3://b", Location("s3", "b", "")),
+        ("s3://b/", Location("s3", "b", "")),
+        ("s3://b/a/", Location("s3", "b", "a/")),
+        ("s3://b/a b%20#.json", Location("s3", "b", "a b%20#.json")),
+        ("s3://b/a\\b.json", Location("s3", "b", "a\\b.json")),
+        ("s3://b/ev/**/*.json.gz", Location("s3", "b", "ev/", "**/*.json.gz")),
+        ("s3://b/{a,b/c}/x", Location("s3", "b", "", "{a,b/c}/x")),
+    ],
+)
+def test_parse(text: str, location: Location) -> None:
+    assert parse_location(text, cwd="/home/u") == location
+
+
+def test_the_folder_of_the_process_is_no_pattern() -> None:
+    assert parse_location("x", cwd="/home/[u]*") == Location("file", "", "/home/[u]*/x")
+    assert parse_location("*.csv", cwd="/home/[u]*") == Location("file", "", "/home/[u]*", "*.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "literal"), [("data/*.csv", "/home/u/data/*.csv"), ("/x[1].csv", "/x[1].csv"), ("s3://b/e[1]/f", "e[1]/f")]
+)
+def test_the_literal_name_is_what_was_written(text: str, literal: str) -> None:
+    assert parse_location(text, cwd="/home/u").literal == literal
+
+
+@pytest.mark.parametrize("text", ["az://c/x", "abfss://c@a.dfs.core.windows.net/x", "gs://b/x", "SFTP://h/x"])
+def test_a_store_that_cannot_be_read_yet_is_named(text: str) -> None:
+    with pytest.raises(NotSupportedError, match=text.partition(":")[0].lower()):
+        parse_location(text, cwd="/")
+
+
+@pytest.mark.parametrize("text", ["", "http://h/x", "s3://", "s3:///x", "s3://b*/x", "file://host/x", "a\0b", "x1://"])
+def test_what_is_no_location_is_refused(text: str) -> None:
+    with pytest.raises(InvalidFieldError):
+        parse_location(text, cwd="/")
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        (b"/a b/%20#?", "file:///a b/%20#?"),
+        ("/é\U0001f600".encode(), "file:///é\U0001f600"),
+        (b"/\xff", "file:///\\xff"),
+        (b"/\\xff", "file:///\\\\xff"),
+        (b"/a\\\xe9", "file:///a\\\\\\xe9"),
+        (b"/", "file:///"),
+    ],
+)
+def test_the_key_of_a_file(path: bytes, key: str) -> None:
+    assert file_key(path) == key
+    assert path_of_key(key) == path
+
+
+@given(st.binary())
+def test_a_key_gives_its_path_back(path: bytes) -> None:
+    assert path_of_key(file_key(path)) == path
+
+
+@given(st.lists(st.sampled_from(["\\", "x", "f", "0", "é", "a"])).map("".join))
+def test_an_object_s_key_gives_its_name_back(name: str) -> None:
+    assert object_of_key(s3_key("b", name)) == ("b", name)
+
+
+def test_a_key_of_another_kind_is_refused() -> None:
+    with pytest.raises(ValueError, match="no key of a local file"):
+        path_of_key("s3://b/x")
+    with pytest.raises(ValueError, match="no key of an object"):
+        object_of_key("file:///x")
+
+
+@pytest.mark.parametrize(
+    ("root", "other", "inside"),
+    [
+        ("file:///data", "file:///data/w", True),
+        ("file:///data/", "file:///data", True),
+        ("file:///data", "file:///data2", False),
+        ("file:///data/w", "file:///data", False),
+        ("file:///", "file:///x", True),
+        ("s3://b", "s3://b/x", True),
+        ("s3://b", "s3://bb/x", False),
+        ("file:///data", "s3://data", False),
+    ],
+)
+def test_contains(root: str, other: str, *, inside: bool) -> None:
+    assert contains(root, other) is inside
+
+
+@pytest.mark.parametrize(
+    ("root", "pattern", "folder", "could"),
+    [
+        ("file:///d", None, "file:///d/warehouse", True),
+        ("file:///d", "*.csv", "file:///d/warehouse", False),
+        ("file:///d", "**/*.csv", "file:///d/warehouse", True),
+        ("file:///d", None, "file:///d/.warehouse", False),
+        ("file:///d/warehouse/t", "*.csv", "file:///d/warehouse", True),
+        ("file:///d", None, "file:///d", True),
+        ("file:///d", None, "file:///e", False),
+        ("file:///", "*/x", "file:///e", True),
+    ],
+)
+def test_whether_a_source_finds_files_of_a_folder(root: str, pattern: str | None, folder: str, *, could: bool) -> None:
+    assert can_find_below(root, Pattern(pattern) if pattern else None, folder) is could
