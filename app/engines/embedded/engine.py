@@ -1,0 +1,113 @@
+"""The embedded engine: divides work among child processes, and sees to it that a file that kills one harms no other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+
+from app.domain.errors import FileFailure
+from app.domain.files import SourceFile
+from app.domain.ports import Inference, Progress, Reading, WriteOrder, WriteResult
+from app.domain.types import EMPTY, Struct, join_structs
+from app.engines.embedded.campaign import Campaign
+from app.engines.embedded.messages import InferJob, Observed, WriteJob
+from app.engines.embedded.orders import Part, divide
+from app.engines.embedded.pool import ChildPool
+from app.engines.embedded.sampling import plan_samples
+
+LEAST_MEMORY_BYTES = 4 * 1024 * 1024 * 1024
+
+
+class EmbeddedEngine:
+    """Reads, decodes and encodes in child processes on this machine. Keeps the promises of the Engine port.
+
+    May be used by several threads at once; they share the children.
+    """
+
+    def __init__(
+        self, *, processes: int | None = None, memory_bytes: int | None = None, stall_timeout_s: float = 600.0
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            processes: How many children there may be; as many as there are cores for us.
+            memory_bytes: Address space of each child; half of the machine's memory, and at least 4 GiB.
+            stall_timeout_s: A child that gets nowhere for so long is killed.
+        """
+        self._processes = processes or len(os.sched_getaffinity(0))
+        half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        self._pool = ChildPool(
+            processes=self._processes,
+            memory_bytes=memory_bytes or max(LEAST_MEMORY_BYTES, half),
+            stall_timeout_s=stall_timeout_s,
+        )
+
+    def infer(self, files: Sequence[SourceFile], reading: Reading, known: Struct = EMPTY) -> Inference:
+        """Look at a sample of all `files`; see the Engine port.
+
+        Raises:
+            EngineDiedError: The child processes do not start.
+        """
+        samples = {s.file.key: s for s in plan_samples(files, reading.options.sample_bytes)}
+        # Weighed by what is looked at of them, not by what they hold.
+        weighed = [replace(s.file, size_bytes=min(s.file.size_bytes, s.share_bytes)) for s in samples.values()]
+
+        def job(part: Part, _: int) -> InferJob:
+            return InferJob(tuple(samples[file.key] for file in part.files), reading, known)
+
+        campaign = Campaign(self._pool, job)
+        campaign.run(divide(weighed, processes=self._processes))
+        return _inference(campaign, tuple(s.file for s in samples.values()))
+
+    def write(self, order: WriteOrder, progress: Progress) -> WriteResult:
+        """Write the rows of `order.files`; see the Engine port.
+
+        Raises:
+            WriteFailureError: The data location takes no files; nothing of this order is left there.
+            EngineDiedError: The child processes do not start; nothing of this order is left.
+        """
+        if not order.files:
+            return WriteResult()
+
+        def job(part: Part, number: int) -> WriteJob:
+            return WriteJob(replace(order, files=part.files), number, careful=part.careful)
+
+        campaign = Campaign(self._pool, job, sink=order.sink, progress=progress)
+        campaign.run(divide(order.files, processes=self._processes))
+        return _write_result(campaign)
+
+    def close(self) -> None:
+        """End the child processes. Idempotent."""
+        self._pool.close()
+
+
+def _inference(campaign: Campaign, files: Sequence[SourceFile]) -> Inference:
+    seen: dict[str, Struct | FileFailure] = {failure.key: failure for failure in campaign.failures}
+    for part, answer in campaign.answers:
+        if isinstance(answer, Observed):
+            seen.update((file.key, what) for file, what in zip(part.files, answer.seen, strict=True))
+    # In the files' order, so that a name keeps the spelling of the first file that has it.
+    found = [seen[file.key] for file in files]
+    return Inference(
+        reduce(join_structs, (what for what in found if isinstance(what, Struct)), EMPTY),
+        tuple(what for what in found if isinstance(what, FileFailure)),
+        sum(answer.sampled_bytes for _, answer in campaign.answers if isinstance(answer, Observed)),
+    )
+
+
+def _write_result(campaign: Campaign) -> WriteResult:
+    results = [
+        result
+        for _, result in sorted(campaign.answers, key=lambda answer: answer[0].files[0].order)
+        if isinstance(result, WriteResult)
+    ]
+    failed = [*campaign.failures, *(f for result in results for f in result.failed)]
+    return WriteResult(
+        data_files=tuple(f for result in results for f in result.data_files),
+        loaded=tuple(sorted((f for r in results for f in r.loaded), key=lambda f: f.key.encode())),
+        failed=tuple(sorted(failed, key=lambda f: f.key.encode())),
+        drifted=tuple(sorted((f for r in results for f in r.drifted), key=lambda f: f.order)),
+        drift=reduce(join_structs, (r.drift for r in results), EMPTY),
+    )

@@ -1,0 +1,260 @@
+"""Child processes that take jobs: one thread for each of them, which starts it late, watches it and replaces it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, cast
+
+from app.engines.embedded.messages import Answer, Beat, Broke, Frames, Job, Message, Opened, Reads, Ready, frame
+
+_NAMES = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+_PROXIES = frozenset({"http_proxy", "https_proxy", "no_proxy", "all_proxy"})
+_PREFIXES = ("LC_", "ARROW_", "MALLOC_", "AUTOLOADER_FAILPOINT")
+STDERR_TAIL_BYTES = 4096
+_OUT_OF_MEMORY = (b"bad_alloc", b"out of memory", b"memoryerror", b"cannot allocate memory")
+# How often a thread looks whether its task was called off.
+_LOOK_S = 0.2
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a child may know: where programs and certificates are, language, proxies. No address and no secret of ours.
+
+    Args:
+        environ: This process's environment.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _NAMES or name.lower() in _PROXIES or name.startswith(_PREFIXES)
+    }
+    # The folder above the package, never the package itself, whose modules would hide others of the same name.
+    kept["PYTHONPATH"] = str(Path(__file__).resolve().parents[3])
+    # Each arena of glibc reserves 64 MiB of address space, and that is what a child's limit counts.
+    kept.setdefault("MALLOC_ARENA_MAX", "2")
+    return kept
+
+
+@dataclass(frozen=True)
+class Died:
+    """The child ended, or was ended, before its job did."""
+
+    reason: str
+    # It hit a limit of ours: silence for too long.
+    by_limit: bool = False
+    # What it said last sounds as if its memory did not suffice.
+    out_of_memory: bool = False
+    # It never came up: no file can be the cause.
+    at_start: bool = False
+
+
+@dataclass(frozen=True)
+class CalledOff:
+    """The task was called off; its child, if it had one, is gone."""
+
+
+Outcome = Answer | Died | CalledOff
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job on its way. The callbacks run in the thread of the child that has it.
+
+    `finish` is called exactly once, after the last `hear`. `called_off` ends the job at once, with its child.
+    """
+
+    job: Job
+    hear: Callable[[Beat | Reads | Opened], None]
+    finish: Callable[[Outcome], None]
+    called_off: threading.Event = field(default_factory=threading.Event)
+
+
+class ChildPool:
+    """Up to `processes` children, started when there is work for them and kept for the next."""
+
+    def __init__(self, *, processes: int, memory_bytes: int, stall_timeout_s: float) -> None:
+        """Start nothing yet.
+
+        Args:
+            processes: How many children there may be.
+            memory_bytes: Address space of each.
+            stall_timeout_s: A child that says nothing for so long is killed.
+        """
+        self._processes = processes
+        self._memory_bytes = memory_bytes
+        self._stall_timeout_s = stall_timeout_s
+        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        # Threads without a task, less the tasks that wait for one.
+        self._free = 0
+        self._closed = threading.Event()
+
+    def submit(self, task: Task) -> None:
+        """Give `task` to the next child that is free.
+
+        Raises:
+            RuntimeError: The pool is closed.
+        """
+        with self._lock:
+            if self._closed.is_set():
+                raise RuntimeError("The pool is closed.")
+            if self._free <= 0 and len(self._threads) < self._processes:
+                # The thread lives as long as its children: the kernel ends them with the thread that made them.
+                thread = threading.Thread(target=self._serve, name="embedded-engine-child", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+                self._free += 1
+            self._free -= 1
+            self._tasks.put(task)
+
+    def close(self) -> None:
+        """End every child, also one at work, and wait until they are gone. Idempotent."""
+        with self._lock:
+            self._closed.set()
+            threads, self._threads = self._threads, []
+            for _ in threads:
+                self._tasks.put(None)
+        for thread in threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        child: Child | None = None
+        try:
+            while (task := self._tasks.get()) is not None:
+                outcome: Outcome = CalledOff()
+                try:
+                    outcome, child = self._carry_out(child, task)
+                finally:
+                    with self._lock:
+                        self._free += 1
+                    task.finish(outcome)
+        finally:
+            if child is not None:
+                child.kill()
+
+    def _carry_out(self, child: Child | None, task: Task) -> tuple[Outcome, Child | None]:
+        def off() -> bool:
+            return task.called_off.is_set() or self._closed.is_set()
+
+        if off():
+            return CalledOff(), child
+        if child is None or not child.alive:
+            if child is not None:
+                child.kill()
+            child = Child(self._memory_bytes)
+        outcome = child.carry_out(task.job, task.hear, off, self._stall_timeout_s)
+        if isinstance(outcome, Died | CalledOff | Broke):
+            # After any of these nobody knows the state of its memory.
+            child.kill()
+            return outcome, None
+        return outcome, child
+
+
+class Child:
+    """One process. Its standard output carries messages, what it writes to standard error is kept for a message."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        """Start it, without waiting until it is up."""
+        command = [sys.executable, "-P", "-m", "app.engines.embedded.child", str(os.getpid()), str(memory_bytes)]
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=child_environment(os.environ),
+        )
+        self._ready = False
+        self._frames = Frames()
+        self._stderr = b""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it now and reap it."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            # What could not be sent any more is lost with its reader.
+            with contextlib.suppress(BrokenPipeError):
+                _open(pipe).close()
+
+    def carry_out(
+        self,
+        job: Job,
+        hear: Callable[[Beat | Reads | Opened], None],
+        called_off: Callable[[], bool],
+        stall_timeout_s: float,
+    ) -> Outcome:
+        """Let it do `job`; returns when it is done, dead, silent for too long, or called off."""
+        sent = False
+        heard_at = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            for pipe in (self._process.stdout, self._process.stderr):
+                selector.register(_open(pipe), selectors.EVENT_READ)
+            while True:
+                if self._ready and not sent:
+                    # Only a child that is up reads, so this cannot wait for ever.
+                    self._send(job)
+                    sent = True
+                for message in self._receive(selector):
+                    heard_at = time.monotonic()
+                    if isinstance(message, Ready):
+                        self._ready = True
+                    elif isinstance(message, Beat | Reads | Opened):
+                        hear(message)
+                    else:
+                        return message
+                if not selector.get_map():
+                    return self._died()
+                if called_off():
+                    return CalledOff()
+                if time.monotonic() - heard_at > stall_timeout_s:
+                    return Died(f"it did nothing for {stall_timeout_s:g} s", by_limit=True, at_start=not self._ready)
+
+    def _send(self, job: Job) -> None:
+        pipe = _open(self._process.stdin)
+        # Where it is dead already, the end of its output, which comes next, says how.
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write(frame(job))
+            pipe.flush()
+
+    def _receive(self, selector: selectors.BaseSelector) -> list[Message]:
+        found: list[Message] = []
+        for key, _ in selector.select(_LOOK_S):
+            data = os.read(key.fd, 1 << 16)
+            if not data:
+                selector.unregister(key.fileobj)
+            elif key.fileobj is self._process.stderr:
+                self._stderr = (self._stderr + data)[-STDERR_TAIL_BYTES:]
+            else:
+                found.extend(cast("list[Message]", self._frames.feed(data)))
+        return found
+
+    def _died(self) -> Died:
+        code = self._process.wait()
+        # Only the last words tell an allocation that failed from a parser that broke: both abort.
+        spent = any(words in self._stderr.lower() for words in _OUT_OF_MEMORY)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        tail = self._stderr.decode(errors="replace").strip().splitlines()
+        reason = f"it ended with {how}" + (f": {tail[-1][:300]}" if tail else "")
+        return Died(reason, out_of_memory=spent, at_start=not self._ready)
+
+
+def _open(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise ValueError("The process was started without this pipe.")
+    return pipe
