@@ -50,6 +50,10 @@ class AutoloaderError(Exception):
         return f"{self.message} {self.advice}".strip()
 
 
+class StoppedByUser(BaseException):
+    """A person (or the system on a person's behalf) asked the process to end."""
+
+
 # --- try again: nothing has to change --------------------------------------------------------------------------
 
 

@@ -48,7 +48,7 @@ class RunReport:
     def settle(self) -> RunStatus:
         """The status that the counts amount to."""
         if self.stopped_by is not None:
-            self.status = RunStatus.PARTIAL if self.files_loaded else RunStatus.FAILED
+            self.status = RunStatus.FAILED
         elif not self.files_failed:
             self.status = RunStatus.SUCCESS
         else:

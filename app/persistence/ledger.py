@@ -53,3 +53,8 @@ def open_existing_ledger(database_url: str) -> SqlLedger | None:
 def ledger_exists(database_url: str) -> bool:
     """Whether there is a ledger's database already."""
     return exists(parse_url(database_url))
+
+
+def shown_url(database_url: str) -> str:
+    """The database's address as it may be shown: the password masked."""
+    return parse_url(database_url).render_as_string(hide_password=True)

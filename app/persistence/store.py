@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Float, Row, func, literal_column
+from sqlalchemy import ColumnElement, Connection, Engine, Float, Row, cast, extract, func, literal_column
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.files import FileState, LedgerFile
@@ -40,7 +40,7 @@ class SqlStore:
         """Seconds since 1970 by the database's own clock, which all processes share."""
         if self._engine.dialect.name == "sqlite":
             return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Float)
-        return func.extract("epoch", func.clock_timestamp())
+        return cast(extract("epoch", func.clock_timestamp()), Float)
 
     def _insert(self, table: Any) -> Any:  # noqa: ANN401 - the two dialects' inserts share no type with `on_conflict`
         """An INSERT with ON CONFLICT, which SQLAlchemy spells per dialect."""

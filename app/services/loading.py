@@ -12,6 +12,7 @@ from app.domain.errors import (
     NoMatchError,
     RunInProgressError,
     SourceContainsWarehouseError,
+    StoppedByUser,
 )
 from app.domain.ledger import Ledger
 from app.domain.runs import Lease, RunReport, RunStatus
@@ -59,7 +60,7 @@ class LoadService:
         except AutoloaderError as error:
             report.stopped_by = error
         except BaseException as error:
-            report.status = RunStatus.CANCELLED if isinstance(error, KeyboardInterrupt) else RunStatus.FAILED
+            report.status = RunStatus.CANCELLED if isinstance(error, StoppedByUser) else RunStatus.FAILED
             _finish(ledger, report, lease, str(error) or type(error).__name__)
             raise
         report.settle()

@@ -99,7 +99,7 @@ def format_of(files: Sequence[SourceFile], path: str) -> FileFormat:
         )
     if len(found) > 1:
         shown = ", ".join(
-            f"{kind.value if kind else 'unknown'} ({key})" for kind, key in islice(found.items(), _NAMES_SHOWN)
+            f"{kind.value if kind else 'unknown'} ({key})" for kind, key in found.items()
         )
         raise MixedFormatsError(
             f"The source {path} mixes formats: {shown}. Nothing was loaded.",

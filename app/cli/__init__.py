@@ -1,0 +1,66 @@
+"""The command line. Commands import their weight when they run, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from itertools import pairwise
+from typing import NoReturn
+
+import typer
+
+from app.cli.catalogs import catalogs
+from app.cli.errors import exit_code, show_error
+from app.cli.files import files
+from app.cli.ledger import ledger
+from app.cli.load import load
+from app.cli.plan import plan
+from app.cli.table import table
+from app.domain.errors import AutoloaderError, StoppedByUser
+
+# What a shell reports of a process that a signal ended.
+SIGNAL_BASE = 128
+
+cli = typer.Typer(
+    name="autoloader",
+    help="Keeps Apache Iceberg tables equal to the files that land in folders and object stores.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+cli.command()(load)
+cli.command()(plan)
+cli.command()(files)
+cli.command()(table)
+cli.command()(catalogs)
+cli.add_typer(ledger, name="ledger")
+
+
+def main() -> NoReturn:
+    """Run a command and exit with the contract's status."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        cli()
+        sys.exit(0)
+    except StoppedByUser as stopped:
+        sys.stderr.write("Stopped; what was committed stays, the next run goes on from there.\n")
+        sys.exit(SIGNAL_BASE + stopped.args[0])
+    except AutoloaderError as error:
+        show_error(error, as_json=_wants_json(sys.argv))
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    raise StoppedByUser(number)
+
+
+def _wants_json(arguments: list[str]) -> bool:
+    return "--output=json" in arguments or any(
+        name == "--output" and value == "json" for name, value in pairwise(arguments)
+    )

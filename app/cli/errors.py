@@ -1,0 +1,27 @@
+"""Errors at the edge: what a person reads, what a program reads, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from app.domain.errors import AutoloaderError, UsageError
+
+FAILED = 1
+USAGE = 2
+
+
+def exit_code(error: AutoloaderError) -> int:
+    """The exit status of a command that ended in this error."""
+    return USAGE if isinstance(error, UsageError) else FAILED
+
+
+def show_error(error: AutoloaderError, *, as_json: bool) -> None:
+    """Say what failed and what to do: on stderr, and as one JSON document on stdout where that was asked for."""
+    if as_json:
+        document = {"status": "failed", "code": error.code, "detail": error.message, "remedy": error.advice or None}
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        return
+    sys.stderr.write(f"Error ({error.code}): {error.message}\n")
+    if error.advice:
+        sys.stderr.write(f"  {error.advice}\n")

@@ -1,0 +1,160 @@
+"""`autoloader load`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from app.cli.errors import FAILED
+from app.cli.options import (
+    CredentialsOption,
+    Output,
+    OutputOption,
+    RetryOption,
+    SourceArgument,
+    ToOption,
+    VerboseOption,
+    chosen,
+    one_source,
+    read_credentials,
+    with_definition_options,
+)
+from app.cli.product import product
+from app.cli.render import count, print_json, size
+from app.domain.errors import FileFailure
+from app.domain.runs import RunReport, RunStatus
+
+EXIT_CODES = {RunStatus.SUCCESS: 0, RunStatus.FAILED: FAILED, RunStatus.PARTIAL: 3, RunStatus.CANCELLED: 130}
+ERRORS_SHOWN = 10
+
+
+@with_definition_options
+def load(
+    source: SourceArgument,
+    *,
+    to: ToOption,
+    credentials: CredentialsOption = None,
+    retry_failed: RetryOption = False,
+    wait: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds to wait while another run loads the table (default: lease + 5)."),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+    verbose: VerboseOption = False,
+    **values: Any,  # noqa: ANN401 - the fields of a definition
+) -> None:
+    """Load what is new in SOURCE into an Iceberg table, every row once.
+
+    Run it again whenever you like: files that were loaded are known. The table is made when it is missing.
+    """
+    from app.cli.progress import watcher
+    from app.services.preflight import LoadRequest
+
+    began = time.monotonic()
+    given = chosen(values)
+    path = one_source(source)
+    the_product = product(verbose=verbose)
+    request = LoadRequest(
+        path=path,
+        table=the_product.table_name(to),
+        values=given,
+        credentials=read_credentials(credentials),
+        retry_failed=retry_failed,
+        wait_s=the_product.default_wait_s if wait is None else wait,
+    )
+    with watcher() as watching:
+        report = the_product.load(request, watching)
+    duration_s = time.monotonic() - began
+    if output is Output.JSON:
+        print_json(report_document(report, duration_s))
+    else:
+        _show(report, duration_s, the_product.catalog(request.table.catalog).printed_query(request.table), to)
+    raise typer.Exit(EXIT_CODES[report.status])
+
+
+def report_document(report: RunReport, duration_s: float) -> dict[str, Any]:
+    """The contract's JSON of a run."""
+    errors = [_error(e) for e in report.errors]
+    if report.stopped_by is not None:
+        errors.append(
+            {
+                "file": None,
+                "category": report.stopped_by.code,
+                "line": None,
+                "message": str(report.stopped_by),
+                "retryable": _is_retriable(report),
+            }
+        )
+    return {
+        "run_id": report.run_id,
+        "status": report.status.value,
+        "table": report.table,
+        "snapshot_id": report.snapshot_id,
+        "files": {
+            "loaded": report.files_loaded,
+            "failed": report.files_failed,
+            "skipped": report.files_skipped,
+            "known": report.files_known,
+        },
+        "rows": {"loaded": report.rows_loaded, "rescued": 0, "quarantined": 0, "dropped": 0},
+        "bytes": report.stored_bytes,
+        "duration_s": round(duration_s, 3),
+        "warnings": report.warnings,
+        "errors": errors,
+    }
+
+
+def _is_retriable(report: RunReport) -> bool:
+    from app.domain.errors import RetriableError
+
+    return isinstance(report.stopped_by, RetriableError)
+
+
+def _error(failure: FileFailure) -> dict[str, Any]:
+    return {
+        "file": failure.key,
+        "category": failure.category.value,
+        "line": failure.line,
+        "message": failure.message,
+        "retryable": failure.retryable,
+    }
+
+
+def _show(report: RunReport, duration_s: float, query: str, table: str) -> None:
+    write = sys.stdout.write
+    if report.files_loaded:
+        write(
+            f"Loaded {count(report.files_loaded, 'file')}, {count(report.rows_loaded, 'row')}, "
+            f"{size(report.stored_bytes)} in {duration_s:.1f} s into {report.table}"
+            f" ({size(report.stored_bytes / max(duration_s, 0.001))}/s).\n"
+        )
+        if report.snapshot_id is not None:
+            write(f"Snapshot {report.snapshot_id}. Query it:\n")
+            write(f"  autoloader table {shlex.quote(table)} --sql {shlex.quote(query)}\n")
+    elif not report.files_failed and report.stopped_by is None:
+        write(f"Nothing new for {report.table}: {count(report.files_known, 'file')} known. No snapshot was made.\n")
+    if report.files_loaded and report.files_known:
+        write(f"{count(report.files_known, 'file')} known from before.\n")
+    _show_failures(report, table)
+    for warning in report.warnings:
+        sys.stderr.write(f"Note: {warning}\n")
+    if report.stopped_by is not None:
+        sys.stderr.write(f"Error ({report.stopped_by.code}): {report.stopped_by.message}\n")
+        if report.stopped_by.advice:
+            sys.stderr.write(f"  {report.stopped_by.advice}\n")
+
+
+def _show_failures(report: RunReport, table: str) -> None:
+    if not report.errors:
+        return
+    sys.stderr.write(f"{count(report.files_failed, 'file')} failed and left out; the others are not affected:\n")
+    for failure in report.errors[:ERRORS_SHOWN]:
+        where = f", line {failure.line}" if failure.line else f", byte {failure.offset}" if failure.offset else ""
+        sys.stderr.write(f"  {failure.key}{where}: {failure.message} ({failure.category.value})\n")
+    if len(report.errors) > ERRORS_SHOWN:
+        sys.stderr.write(f"  … and {len(report.errors) - ERRORS_SHOWN:,} more.\n")
+    sys.stderr.write(f"See all of them: autoloader files {shlex.quote(table)} --failed\n")
