@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from app.domain import patterns
 from app.domain.errors import InvalidFieldError
-from app.domain.locations import Location, can_find_below, parse_location
+from app.domain.locations import Location, parse_location
 from app.domain.patterns import Pattern
 from app.sources.aws import AwsSettings, aws_settings
 from app.sources.local import LocalSource
@@ -70,8 +70,3 @@ def _only(pattern: str, wanted: Pattern | None) -> Pattern:
             "source.path has a pattern already, and source.file_pattern is given too.", remedy="Give one of the two."
         )
     return Pattern(pattern)
-
-
-def can_find_in(source: LocalSource | S3Source, folder: str) -> bool:
-    """Whether the source could find a file inside `folder`, in the form of a key, such as the warehouse."""
-    return can_find_below(source.root, source.pattern, folder)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from app.domain.errors import Category, FileError, SourceNotFoundError
 from app.domain.files import SourceFile
-from app.domain.locations import Location, escaped, file_key, path_of_key
+from app.domain.locations import Location, can_find_below, escaped, file_key, path_of_key
 from app.domain.patterns import EVERYTHING, Pattern
 from app.sources.walk import DENIED, VANISHED, Entry, failure, joined, walk
 
@@ -38,11 +38,6 @@ class LocalSource:
         """Key form of the folder or file. Only what symbolic links lead to may lie elsewhere."""
         return file_key(self._path)
 
-    @property
-    def pattern(self) -> Pattern | None:
-        """What is looked for below the root; None: everything that is not hidden."""
-        return self._pattern
-
     def discover(self) -> Iterator[SourceFile]:
         """Yield the matching files, in key order but for what symbolic links lead to; streaming.
 
@@ -63,6 +58,10 @@ class LocalSource:
             raise SourceNotFoundError(f"{escaped(self._given)} is neither a file nor a folder.")
         elif self._pattern is None or self._pattern.matches(os.fsdecode(self._path.rpartition(b"/")[2])):
             yield _source_file(self._path, status)
+
+    def can_find_below(self, folder: str) -> bool:
+        """Whether it could find a file inside `folder`, which has the form of a key."""
+        return can_find_below(self.root, self._pattern, folder)
 
     def reader(self) -> LocalReader:
         """A reader of local files."""

@@ -11,7 +11,7 @@ from obstore.store import S3Store
 
 from app.domain.errors import SourceNotFoundError
 from app.domain.files import SourceFile
-from app.domain.locations import Location, s3_key
+from app.domain.locations import Location, can_find_below, s3_key
 from app.domain.patterns import EVERYTHING, Pattern
 from app.sources.aws import AwsSettings
 from app.sources.s3_errors import discovery_error
@@ -46,11 +46,6 @@ class S3Source:
         """URI of the folder (or object) below which every key lies, in the form of a key."""
         return s3_key(self._location.bucket, self._location.path).rstrip("/")
 
-    @property
-    def pattern(self) -> Pattern | None:
-        """What is looked for below the root; None: everything that is not hidden."""
-        return self._pattern
-
     def discover(self) -> Iterator[SourceFile]:
         """Yield the matching objects in the order of the store's pages; streaming.
 
@@ -63,6 +58,10 @@ class S3Source:
             yield from self._discover()
         except (BaseError, OSError, ValueError) as error:
             raise discovery_error(error, self._location.bucket) from error
+
+    def can_find_below(self, folder: str) -> bool:
+        """Whether it could find a file inside `folder`, which has the form of a key."""
+        return can_find_below(self.root, self._pattern, folder)
 
     def reader(self) -> S3Reader:
         """A reader that holds the read key of this source, and nothing else."""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.domain.errors import Category, FileError, SourceNotFoundError
 from app.domain.files import SourceFile
-from app.domain.locations import S3, object_of_key, s3_key
+from app.domain.locations import S3, can_find_below, object_of_key, s3_key
 from app.domain.patterns import EVERYTHING, Pattern
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -76,6 +76,10 @@ class MemorySource:
         yield from single
         pattern = self.pattern or EVERYTHING
         yield from (file for name, file in below if not name.endswith("/") and pattern.matches(name))
+
+    def can_find_below(self, folder: str) -> bool:
+        """Whether it could find a file inside `folder`."""
+        return can_find_below(self.root, self.pattern, folder)
 
     def reader(self) -> MemoryReader:
         """A reader of the files as they are at each moment."""

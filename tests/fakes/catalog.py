@@ -1,0 +1,372 @@
+"""A catalog in memory that keeps every promise of the port: tables, snapshots, properties, guarded commits."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from app.domain.batch import BatchManifest, BatchRef
+from app.domain.errors import (
+    AlreadyCommittedError,
+    AutoloaderError,
+    CommitUnknownError,
+    FencedError,
+    TableConflictError,
+    TableNotFoundError,
+    TableUnsuitableError,
+)
+from app.domain.evolution import AddColumn, Change, apply_changes
+from app.domain.ports import CommitOrder, Committed, DataFile, DataSink, Draft, FoundBatch
+from app.domain.system_columns import system_columns
+from app.domain.table import MANIFEST_FOLDER, TableHead, TableName, epoch_property, last_batch_property
+from app.domain.types import DataType, Field, ListOf, MapOf, Struct
+
+
+@dataclass(frozen=True)
+class FakeSnapshot:
+    """What one commit did."""
+
+    id: int
+    parent: int | None
+    sequence_number: int
+    batch_id: str | None = None
+    manifest_path: str | None = None
+
+
+@dataclass(frozen=True)
+class FakeTable:
+    """A table at one moment. A commit replaces it by the next one, if nobody else did meanwhile."""
+
+    uuid: str
+    location: str
+    schema: Struct
+    last_field_id: int
+    properties: Mapping[str, str] = field(default_factory=dict)
+    snapshots: tuple[FakeSnapshot, ...] = ()
+    data_files: tuple[DataFile, ...] = ()
+
+    @property
+    def current(self) -> FakeSnapshot | None:
+        """The newest snapshot."""
+        return self.snapshots[-1] if self.snapshots else None
+
+    def has(self, batch: BatchRef) -> bool:
+        """Whether the batch is in."""
+        last = self.properties.get(last_batch_property(batch.ingestion_id), "")
+        in_by_number = last.isdecimal() and batch.number <= int(last)
+        return in_by_number or any(s.batch_id == batch.batch_id for s in self.snapshots)
+
+    def epoch(self, ingestion_id: str) -> int:
+        """The highest epoch that may commit."""
+        return int(self.properties.get(epoch_property(ingestion_id), "0"))
+
+
+class FakeStore:
+    """What several clients of one catalog share: the tables, and the files written beside them."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Keep files in memory, or below `folder` where processes other than this one write them."""
+        self.folder = folder
+        self.files: dict[str, bytes] = {}
+        self._tables: dict[TableName, FakeTable] = {}
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+
+    def next_id(self) -> int:
+        """A number that was not given before."""
+        return next(self._ids)
+
+    def get(self, name: TableName) -> FakeTable | None:
+        """The table now."""
+        with self._lock:
+            return self._tables.get(name)
+
+    def swap(self, name: TableName, old: FakeTable | None, new: FakeTable | None) -> bool:
+        """Put `new` in the place of exactly `old`; False when something else is there."""
+        with self._lock:
+            if self._tables.get(name) is not old:
+                return False
+            if new is None:
+                self._tables.pop(name, None)
+            else:
+                self._tables[name] = new
+            return True
+
+    def change(self, name: TableName, edit: Callable[[FakeTable], FakeTable]) -> None:
+        """Edit a table as another program would."""
+        while True:
+            old = self.get(name)
+            assert old is not None, f"there is no {name}"
+            if self.swap(name, old, edit(old)):
+                return
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file."""
+        return self.files[path] if self.folder is None else Path(path).read_bytes()
+
+
+@dataclass(frozen=True)
+class MemorySink:
+    """Files in the store's memory: for engines that write in this process."""
+
+    store: FakeStore
+    folder: str
+
+    def create(self, name: str) -> tuple[str, AbstractContextManager[BinaryIO]]:
+        path = f"{self.folder}/{name}"
+        return path, self._file(path)
+
+    def delete(self, path: str) -> None:
+        self.store.files.pop(path, None)
+
+    @contextmanager
+    def _file(self, path: str) -> Iterator[BinaryIO]:
+        buffer = KeptBytes()
+        yield buffer
+        self.store.files[path] = buffer.kept if buffer.closed else buffer.getvalue()
+
+
+class KeptBytes(io.BytesIO):
+    """A buffer whose bytes outlive its closing, for writers that close what they are given."""
+
+    kept = b""
+
+    def close(self) -> None:
+        if not self.closed:
+            self.kept = self.getvalue()
+        super().close()
+
+
+@dataclass(frozen=True)
+class FolderSink:
+    """Real files: for engines that write in other processes."""
+
+    folder: str
+
+    def create(self, name: str) -> tuple[str, AbstractContextManager[BinaryIO]]:
+        path = Path(self.folder) / name
+        return str(path), self._file(path)
+
+    def delete(self, path: str) -> None:
+        Path(path).unlink(missing_ok=True)
+
+    @contextmanager
+    def _file(self, path: Path) -> Iterator[BinaryIO]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("wb") as file:
+                yield file
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+class FakeCatalog:
+    """One client of a store."""
+
+    def __init__(self, store: FakeStore | None = None, *, lose_answers: bool = False) -> None:
+        """Look at `store`, a new one by default.
+
+        Args:
+            store: What other clients see too.
+            lose_answers: Commits are applied, and nobody hears of it.
+        """
+        self.store = store or FakeStore()
+        self.lose_answers = lose_answers
+        # Raised by the next call of `head`, `draft…` or `find_batch`, as an unreachable catalog would.
+        self.failure: AutoloaderError | None = None
+
+    def head(self, table: TableName) -> TableHead | None:
+        now = self._get(table)
+        return None if now is None else _head(table, now)
+
+    def draft_new(self, table: TableName, schema: Struct, properties: Mapping[str, str]) -> Draft:
+        if self._get(table) is not None:
+            raise TableConflictError(f"The table {table} exists by now.")
+        ids = itertools.count(1)
+        fresh = _fresh(schema, lambda: next(ids))
+        assert isinstance(fresh, Struct)
+        identity = str(uuid.uuid4())
+        root = "memory:/" if self.store.folder is None else str(self.store.folder)
+        location = "/".join([root, *table.namespace, f"{table.name}-{identity[:8]}"])
+        return FakeDraft(self, table, None, FakeTable(identity, location, fresh, next(ids) - 1, dict(properties)))
+
+    def draft(self, table: TableName, changes: Sequence[Change], *, provenance: bool = True) -> Draft:
+        now = self._get(table)
+        if now is None:
+            raise TableNotFoundError(f"There is no table {table}.")
+        additions: list[Change] = list(changes)
+        for column in system_columns(provenance=provenance):
+            present = now.schema.find(column.name)
+            if present is None:
+                additions.append(AddColumn((column.name,), column.type))
+            elif present.type != column.type:
+                raise TableUnsuitableError(f"The column {column.name} of {table} has another type.")
+        ids = itertools.count(now.last_field_id + 1)
+        changed = _numbered(apply_changes(now.schema, tuple(additions)), lambda: next(ids))
+        assert isinstance(changed, Struct)
+        return FakeDraft(self, table, now, replace(now, schema=changed, last_field_id=next(ids) - 1))
+
+    def find_batch(self, table: TableName, batch: BatchRef) -> FoundBatch | None:
+        now = self._get(table)
+        if now is None or not now.has(batch):
+            return None
+        return FoundBatch(self._manifest(now, batch), _head(table, now))
+
+    def fence(self, table: TableName, batch: BatchRef, assert_lease: Callable[[], None]) -> TableHead:
+        while True:
+            now = self._get(table)
+            if now is None:
+                raise TableNotFoundError(f"There is no table {table}.")
+            if now.epoch(batch.ingestion_id) > batch.epoch:
+                raise FencedError
+            assert_lease()
+            properties = {**now.properties, epoch_property(batch.ingestion_id): str(batch.epoch)}
+            new = replace(now, properties=properties, snapshots=(*now.snapshots, self.snapshot(now)))
+            if self.store.swap(table, now, new):
+                return _head(table, new)
+
+    def snapshot(self, table: FakeTable, batch_id: str | None = None, manifest_path: str | None = None) -> FakeSnapshot:
+        """The next snapshot of `table`."""
+        parent = table.current
+        number = parent.sequence_number + 1 if parent else 1
+        return FakeSnapshot(self.store.next_id(), parent.id if parent else None, number, batch_id, manifest_path)
+
+    def _get(self, table: TableName) -> FakeTable | None:
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
+        return self.store.get(table)
+
+    def _manifest(self, table: FakeTable, batch: BatchRef) -> BatchManifest | None:
+        paths = [s.manifest_path for s in table.snapshots if s.batch_id == batch.batch_id and s.manifest_path]
+        folder = table.properties.get(MANIFEST_FOLDER, "")
+        latest = max(batch.epoch, table.epoch(batch.ingestion_id))
+        paths += [f"{folder}/{batch.batch_id}.{epoch}.json" for epoch in range(latest, -1, -1)]
+        for path in paths:
+            if path in self.store.files:
+                return BatchManifest.from_json(self.store.files[path])
+        return None
+
+
+@dataclass
+class FakeDraft:
+    """The next commit of a fake table; `base` None makes it."""
+
+    catalog: FakeCatalog
+    name: TableName
+    base: FakeTable | None
+    table: FakeTable
+
+    @property
+    def schema(self) -> Struct:
+        return self.table.schema
+
+    def sink(self) -> DataSink:
+        folder = f"{self.table.location}/data"
+        return MemorySink(self.catalog.store, folder) if self.catalog.store.folder is None else FolderSink(folder)
+
+    def write_manifest(self, manifest: BatchManifest) -> str:
+        path = f"manifests/{self.table.uuid}/{manifest.batch.batch_id}.{manifest.batch.epoch}.json"
+        self.catalog.store.files[path] = manifest.to_json()
+        return path
+
+    def commit(self, order: CommitOrder) -> Committed:
+        while True:
+            now = self.catalog.store.get(self.name)
+            self._refuse_or_pass(now, order)
+            order.assert_lease()
+            new, snapshot = self._next(now, order)
+            if self.catalog.store.swap(self.name, now, new):
+                break
+        if self.catalog.lose_answers:
+            raise CommitUnknownError
+        return Committed(snapshot.id, snapshot.sequence_number, new.uuid)
+
+    def _refuse_or_pass(self, now: FakeTable | None, order: CommitOrder) -> None:
+        if now is None:
+            if self.base is not None:
+                raise TableConflictError(f"The table {self.name} was dropped.")
+            return
+        if now.has(order.batch) and (self.base is None or now.uuid == self.base.uuid):
+            raise AlreadyCommittedError
+        if now.epoch(order.batch.ingestion_id) > order.batch.epoch:
+            raise FencedError
+        if self.base is None or now.uuid != self.base.uuid or now.schema != self.base.schema:
+            raise TableConflictError(f"The table {self.name} was changed.")
+
+    def _next(self, now: FakeTable | None, order: CommitOrder) -> tuple[FakeTable, FakeSnapshot]:
+        current = now or self.table
+        snapshot = self.catalog.snapshot(current, order.batch.batch_id, order.manifest_path)
+        new = replace(
+            current,
+            schema=self.table.schema,
+            last_field_id=self.table.last_field_id,
+            properties={
+                **current.properties,
+                **order.properties,
+                MANIFEST_FOLDER: order.manifest_path.rpartition("/")[0],
+                last_batch_property(order.batch.ingestion_id): str(order.batch.number),
+                epoch_property(order.batch.ingestion_id): str(order.batch.epoch),
+            },
+            snapshots=(*current.snapshots, snapshot),
+            data_files=(*current.data_files, *order.data_files),
+        )
+        return new, snapshot
+
+
+def _head(name: TableName, table: FakeTable) -> TableHead:
+    current = table.current
+    oldest = table.snapshots[0] if table.snapshots else None
+    return TableHead(
+        name=name,
+        uuid=table.uuid,
+        location=table.location,
+        schema=table.schema,
+        properties=dict(table.properties),
+        snapshot_id=current.id if current else None,
+        sequence_number=current.sequence_number if current else 0,
+        ancestors=tuple(s.id for s in reversed(table.snapshots)),
+        history_cut=oldest is not None and oldest.parent is not None,
+        oldest_sequence_number=oldest.sequence_number if oldest else 0,
+    )
+
+
+def _fresh(kind: DataType, next_id: Callable[[], int]) -> DataType:
+    """`kind` with new ids throughout: all fields of a struct first, then what is inside them."""
+    if isinstance(kind, Struct):
+        numbered = [replace(f, id=next_id()) for f in kind.fields]
+        return Struct(tuple(replace(f, type=_fresh(f.type, next_id)) for f in numbered))
+    if isinstance(kind, ListOf):
+        element_id = next_id()
+        return replace(kind, element_id=element_id, element=_fresh(kind.element, next_id))
+    if isinstance(kind, MapOf):
+        key_id, value_id = next_id(), next_id()
+        key, value = _fresh(kind.key, next_id), _fresh(kind.value, next_id)
+        return replace(kind, key_id=key_id, value_id=value_id, key=key, value=value)
+    return kind
+
+
+def _numbered(kind: DataType, next_id: Callable[[], int]) -> DataType:
+    """`kind` with ids where there are none yet."""
+    if isinstance(kind, Struct):
+        return Struct(tuple(_numbered_field(f, next_id) for f in kind.fields))
+    if isinstance(kind, ListOf):
+        return replace(kind, element=_numbered(kind.element, next_id))
+    if isinstance(kind, MapOf):
+        return replace(kind, value=_numbered(kind.value, next_id))
+    return kind
+
+
+def _numbered_field(column: Field, next_id: Callable[[], int]) -> Field:
+    if column.id is None:
+        column_id = next_id()
+        return replace(column, id=column_id, type=_fresh(column.type, next_id))
+    return replace(column, type=_numbered(column.type, next_id))
