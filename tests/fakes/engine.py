@@ -244,5 +244,3 @@ def _fit(value: Any, kind: DataType, name: str) -> Any:  # noqa: ANN401 - values
     if join(_type_of(value), kind) != kind and not isinstance(kind, Decimal):
         raise FileError(Category.SCHEMA_MISMATCH, f"Column {name}: the value {value!r} does not fit.")
     return value
-
-

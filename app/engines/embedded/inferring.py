@@ -57,6 +57,11 @@ def _failure(sample: Sample, error: FileError) -> FileFailure:
     return FileFailure.of(sample.file.key, sample.file.version, error)
 
 
+def _is_joinable(stored: bytes) -> bool:
+    # A file that ends inside a record would swallow the next one.
+    return stored.startswith(b"{") and stored.rstrip().endswith(b"}")
+
+
 class _Looking:
     """Looks at text files: small ones together where that can be, large ones slice by slice."""
 
@@ -79,7 +84,7 @@ class _Looking:
             self._tell(Beat())
             if isinstance(stored, FileError):
                 self.seen[i] = _failure(sample, stored)
-            elif self._options.format is FileFormat.JSON and stored.startswith(b"{"):
+            elif self._options.format is FileFormat.JSON and _is_joinable(stored):
                 group.append((i, stored))
                 held += len(stored)
             else:
