@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal as Number
 from functools import reduce
@@ -77,9 +76,7 @@ class FakeEngine:
             try:
                 found = _rows(file, order.reading)
                 observed = _observe(found)
-                if changes := plan_changes(columns, observed):
-                    if not order.report_drift:
-                        raise FileError(Category.SCHEMA_MISMATCH, f"The file needs {changes[0]}.")
+                if _drifts(columns, observed, report=order.report_drift):
                     drifted.append(file)
                     drift = join_structs(drift, observed)
                     continue
@@ -97,6 +94,13 @@ class FakeEngine:
     def close(self) -> None:
         """Take no more orders."""
         self.closed = True
+
+
+def _drifts(columns: Struct, observed: Struct, *, report: bool) -> bool:
+    changes = plan_changes(columns, observed)
+    if changes and not report:
+        raise FileError(Category.SCHEMA_MISMATCH, f"The file needs {changes[0]}.")
+    return bool(changes)
 
 
 def _ours(file: SourceFile, order: WriteOrder) -> Row:
@@ -204,7 +208,8 @@ def _type_of(value: object) -> DataType:
     if isinstance(value, dict):
         return Struct(tuple(Field(name, _type_of(v)) for name, v in value.items()))
     if isinstance(value, list):
-        return ListOf(reduce(join, map(_type_of, value), UNKNOWN))
+        nothing: DataType = UNKNOWN
+        return ListOf(reduce(join, map(_type_of, value), nothing))
     if isinstance(value, datetime):
         return TIMESTAMP if value.tzinfo is None else TIMESTAMPTZ
     if isinstance(value, Number):
