@@ -11,13 +11,13 @@ from typing import NoReturn
 import typer
 
 from app.cli.catalogs import catalogs
-from app.cli.errors import exit_code, show_error
+from app.cli.errors import FAILED, exit_code, first_line, show_error
 from app.cli.files import files
 from app.cli.ledger import ledger
 from app.cli.load import load
 from app.cli.plan import plan
 from app.cli.table import table
-from app.domain.errors import AutoloaderError, StoppedByUser
+from app.domain.errors import AutoloaderError, InternalError, StoppedByUser
 
 # What a shell reports of a process that a signal ended.
 SIGNAL_BASE = 128
@@ -47,13 +47,19 @@ def main() -> NoReturn:
     except StoppedByUser as stopped:
         sys.stderr.write("Stopped; what was committed stays, the next run goes on from there.\n")
         sys.exit(SIGNAL_BASE + stopped.args[0])
-    except AutoloaderError as error:
-        show_error(error, as_json=_wants_json(sys.argv))
-        sys.exit(exit_code(error))
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(FAILED)
+    except AutoloaderError as error:
+        show_error(error, as_json=_wants_json(sys.argv))
+        sys.exit(exit_code(error))
+    except Exception as error:
+        # The outermost frame: what nobody expected is said in one line, with the way to see more.
+        if "--verbose" in sys.argv:
+            raise
+        show_error(InternalError(f"{type(error).__name__}: {first_line(error)}"), as_json=_wants_json(sys.argv))
+        sys.exit(FAILED)
 
 
 def _stop(number: int, _frame: object) -> NoReturn:

@@ -25,3 +25,9 @@ def show_error(error: AutoloaderError, *, as_json: bool) -> None:
     sys.stderr.write(f"Error ({error.code}): {error.message}\n")
     if error.advice:
         sys.stderr.write(f"  {error.advice}\n")
+
+
+def first_line(error: Exception) -> str:
+    """What an unexpected error says, on one line of bearable length."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else "no message"

@@ -305,6 +305,13 @@ class ConfirmationNeededError(UsageError):
     code = "confirmation_needed"
 
 
+class InternalError(FatalError):
+    """The program met something that it did not expect."""
+
+    code = "internal"
+    remedy = "This is a defect of the program: please report it with what `--verbose` prints."
+
+
 # --- one file's -------------------------------------------------------------------------------------------------
 
 

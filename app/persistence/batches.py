@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from app.domain.batch import BatchKind, BatchRef
 from app.domain.definition import Definition
@@ -74,10 +74,11 @@ class SqlBatches(SqlStore):
             {**fixed, "key": f.key, "version": f.version, "size_bytes": f.size_bytes, "modified_at": f.modified_at}
             for f in found
         ]
-        statement = self._insert(files).on_conflict_do_update(
+        statement = self._insert(files)
+        statement = statement.on_conflict_do_update(
             index_elements=["table_id", "generation", "key", "version"],
-            set_={name: literal(value, files.c[name].type) for name, value in claim.items()},
-            where=files.c.state.in_(_CLAIMABLE),
+            set_={name: statement.excluded[name] for name in claim},
+            where=or_(*(files.c.state == state for state in _CLAIMABLE)),
         )
         connection.execute(statement, rows)
         return _claimed(connection, lease.ingestion_id, number)
