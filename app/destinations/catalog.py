@@ -18,6 +18,7 @@ from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsEr
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
 from pyiceberg.table import StagedTable, Table
 from pyiceberg.table.metadata import TableMetadata, new_table_metadata
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
 from app.destinations.describing import TableDescription, describe
@@ -179,7 +180,7 @@ class IcebergCatalog:
         return printed_query(table)
 
     def ping(self) -> str | None:
-        """None when the catalog answers, else why it does not, in a sentence without secrets."""
+        """None when the catalog answers, else why it does not, in a sentence without secrets. Makes nothing."""
         try:
             inner = self._open()
             if inner is not None:
@@ -288,9 +289,14 @@ def table_head(name: TableName, metadata: TableMetadata) -> TableHead:
         snapshot_id=current.snapshot_id if current else None,
         sequence_number=(current.sequence_number or 0) if current else 0,
         ancestors=ancestors,
-        history_cut=oldest is not None and oldest.parent_snapshot_id is not None,
+        history_cut=oldest is not None and _has_forgotten_parent(oldest),
         oldest_sequence_number=(oldest.sequence_number or 0) if oldest else 0,
     )
+
+
+def _has_forgotten_parent(oldest: Snapshot) -> bool:
+    # Some programs forget the parent together with it; but only the first snapshot of a table has the number 1.
+    return oldest.parent_snapshot_id is not None or (oldest.sequence_number or 0) > 1
 
 
 def _ancestors(metadata: TableMetadata) -> Iterator[int]:
@@ -336,7 +342,7 @@ def _path_part(name: str) -> str:
 
 
 def _fence(target: Target, batch: BatchRef, assert_lease: Callable[[], None]) -> TableMetadata:
-    guard = Guard(target.catalog, lambda metadata: fenced(metadata, batch), assert_lease, creating=False)
+    guard = Guard(target.catalog, lambda metadata: fenced(metadata, batch), assert_lease)
     try:
         table = load_guarded(guard, target)
     except TableConflictError as error:

@@ -47,7 +47,7 @@ def describe(name: TableName, table: Table) -> TableDescription:
     manifests = snapshot.manifests(table.io) if snapshot else []
     data = [m for m in manifests if m.content == ManifestContent.DATA]
     files, rows, size = _totals(data, table.io)
-    if any(m.content == ManifestContent.DELETES for m in manifests):
+    if len(data) < len(manifests):
         rows = table.scan().count()
     columns = from_iceberg(metadata.schema()).fields
     return TableDescription(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError
+from pyiceberg.exceptions import CommitFailedException, RESTError, TableAlreadyExistsError
 from pyiceberg.io.pyarrow import parquet_file_to_data_file
 from pyiceberg.manifest import DataFile as IcebergDataFile
 from pyiceberg.schema import Schema
@@ -24,7 +24,14 @@ from app.destinations.schemas import from_iceberg
 from app.destinations.sink import make_sink
 from app.destinations.translation import committing, preparing, reading, translated
 from app.domain.batch import BatchManifest
-from app.domain.errors import AlreadyCommittedError, TableConflictError, WriteFailureError
+from app.domain.errors import (
+    AlreadyCommittedError,
+    AutoloaderError,
+    CommitUnknownError,
+    TableConflictError,
+    TableNotFoundError,
+    WriteFailureError,
+)
 from app.domain.ports import CommitOrder, Committed, DataFile, DataSink
 from app.domain.table import (
     MANIFEST_FOLDER,
@@ -82,14 +89,18 @@ class IcebergDraft(ABC):
 
     def commit(self, order: CommitOrder) -> Committed:
         """Make the batch part of the table, at most once. Raises as the port says."""
-        self._read_footers(order.data_files)
         for attempt in range(ROUNDS):
             with translated(preparing, self.target.name):
                 transaction = self._transaction(order)
+                # Only now: of a table that is gone, the data files may be gone too, and that is the lesser news.
+                self._read_footers(order.data_files)
                 snapshot_id = self._stage(transaction, order)
             try:
                 with translated(committing, self.target.name):
                     committed = transaction.commit_transaction()
+            except CommitUnknownError as error:
+                self._refuse_if_gone(error)
+                raise
             except (CommitFailedException, TableAlreadyExistsError) as error:
                 self._after_conflict(order, error)
                 # Jitter is no secret; waits differ so that rivals do not meet again.
@@ -105,6 +116,23 @@ class IcebergDraft(ABC):
     @abstractmethod
     def _after_conflict(self, order: CommitOrder, error: Exception) -> None:
         """Raise where another attempt makes no sense."""
+
+    def _refuse_if_gone(self, error: CommitUnknownError) -> None:
+        # Some catalogs answer a commit to a table that is gone with a plain 404, which by itself could be anything.
+        if not isinstance(error.__cause__, RESTError):
+            return
+        try:
+            with translated(reading, self.target.name):
+                there = self.target.catalog.load_table(self.target.identifier)
+        except TableNotFoundError:
+            if isinstance(self.table, StagedTable):
+                return
+        except AutoloaderError:
+            return
+        else:
+            if there.metadata.table_uuid == self.metadata.table_uuid:
+                return
+        raise TableConflictError(f"The table {self.target.name} is gone since this batch was loaded.") from error
 
     def _stage(self, transaction: Transaction, order: CommitOrder) -> int:
         batch = order.batch
@@ -155,7 +183,6 @@ class ExistingDraft(IcebergDraft):
             self.target.catalog,
             lambda metadata: refusal(metadata, order.batch, base, self.target.name),
             order.assert_lease,
-            creating=False,
         )
         table = load_guarded(guard, self.target)
         verdict = refusal(table.metadata, order.batch, base, self.target.name)
@@ -178,7 +205,7 @@ class NewDraft(IcebergDraft):
     """A table that its first commit makes."""
 
     def _transaction(self, order: CommitOrder) -> Transaction:
-        guard = Guard(self.target.catalog, lambda _: None, order.assert_lease, creating=True)
+        guard = Guard(self.target.catalog, None, order.assert_lease)
         staged = StagedTable(
             identifier=self.target.identifier,
             metadata=self.metadata,

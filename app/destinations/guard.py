@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, cast
+from uuid import UUID
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
@@ -14,7 +15,7 @@ from pyiceberg.table.update import AddSnapshotUpdate, AssertCurrentSchemaId, Tab
 from app.destinations.refusal import Refused
 from app.domain.errors import AutoloaderError, TableConflictError
 
-# Looks at the metadata whose head an attempt asserts; None stands for a table that is only being created.
+# Looks at the metadata whose head an attempt asserts; None when nothing speaks against the commit.
 Check = Callable[[TableMetadata], AutoloaderError | None]
 
 
@@ -25,11 +26,18 @@ class Guard:
     what is checked here is true when the commit is applied, or the commit fails.
     """
 
-    def __init__(self, catalog: Catalog, check: Check, assert_lease: Callable[[], None], *, creating: bool) -> None:
+    def __init__(self, catalog: Catalog, check: Check | None, assert_lease: Callable[[], None]) -> None:
+        """Guard one commit.
+
+        Args:
+            catalog: Where the commit goes.
+            check: Says what speaks against it on some metadata; None where the commit makes the table.
+            assert_lease: Raises when this run may not commit any more.
+        """
         self._catalog = catalog
         self._check = check
         self._assert_lease = assert_lease
-        self._creating = creating
+        self._uuid: UUID | None = None
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         """Everything else is the catalog's own affair."""
@@ -44,13 +52,17 @@ class Guard:
         """The table, for the next attempt.
 
         Raises:
-            Refused: It is gone; as a refusal, so that what the last attempt wrote is removed.
+            Refused: It is gone, or another one is there now; a refusal, so that what the last attempt wrote is removed.
         """
+        name = identifier if isinstance(identifier, str) else ".".join(identifier)
         try:
-            return self.attach(self._catalog.load_table(identifier))
+            table = self._catalog.load_table(identifier)
         except NoSuchTableError as error:
-            name = identifier if isinstance(identifier, str) else ".".join(identifier)
-            raise Refused(TableConflictError(f"The table {name} was dropped while this batch was loaded.")) from error
+            raise Refused(TableConflictError(f"The table {name} was dropped meanwhile.")) from error
+        self._uuid = self._uuid or table.metadata.table_uuid
+        if table.metadata.table_uuid != self._uuid:
+            raise Refused(TableConflictError(f"The table {name} was replaced by another one meanwhile."))
+        return self.attach(table)
 
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
@@ -62,7 +74,7 @@ class Guard:
             CommitFailedException: Somebody else was faster; nothing was changed.
         """
         self._refuse_or_pass(table.metadata)
-        if not self._creating:
+        if self._check is not None:
             requirements = _with_schema(requirements, table.metadata)
         try:
             return self._catalog.commit_table(table, requirements, updates)
@@ -75,7 +87,7 @@ class Guard:
             return CommitTableResponse(metadata=landed.metadata, **{"metadata-location": landed.metadata_location})
 
     def _refuse_or_pass(self, metadata: TableMetadata) -> None:
-        verdict = None if self._creating else self._check(metadata)
+        verdict = self._check(metadata) if self._check is not None else None
         if verdict is not None:
             raise Refused(verdict)
         try:

@@ -6,6 +6,7 @@ Sinks travel to the engine's processes, so they hold paths and the storage's own
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ def write_whole(path: str, data: bytes, io: FileIO) -> None:
     with _writing(path):
         if is_local(path):
             target = local_path(path)
-            part = target.with_name(f".{target.name}.{os.getpid()}.part")
+            part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
             with _local_file(part) as file:
                 file.write(data)
             part.replace(target)

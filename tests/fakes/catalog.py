@@ -180,7 +180,7 @@ class FakeCatalog:
         """
         self.store = store or FakeStore()
         self.lose_answers = lose_answers
-        # Raised by the next call of `head`, `draft…` or `find_batch`, as an unreachable catalog would.
+        # Raised once, by the next call, as an unreachable catalog would.
         self.failure: AutoloaderError | None = None
 
     def head(self, table: TableName) -> TableHead | None:
@@ -334,7 +334,7 @@ def _head(name: TableName, table: FakeTable) -> TableHead:
         snapshot_id=current.id if current else None,
         sequence_number=current.sequence_number if current else 0,
         ancestors=tuple(s.id for s in reversed(table.snapshots)),
-        history_cut=oldest is not None and oldest.parent is not None,
+        history_cut=oldest is not None and oldest.sequence_number > 1,
         oldest_sequence_number=oldest.sequence_number if oldest else 0,
     )
 
