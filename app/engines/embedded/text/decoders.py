@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from app.domain.formats import FormatOptions
+from app.domain.formats import FileFormat, FormatOptions
 from app.domain.types import Struct
 from app.engines.embedded.decoding import TextDecoder
+from app.engines.embedded.text.csv_decoder import CsvDecoder
 from app.engines.embedded.text.json_decoder import JsonDecoder
 
 
@@ -14,4 +15,4 @@ def text_decoder(options: FormatOptions, schema: Struct) -> TextDecoder:
     Raises:
         FileError: `format_options_invalid`: the options make no sense.
     """
-    return JsonDecoder(options, schema)
+    return CsvDecoder(options, schema) if options.format is FileFormat.CSV else JsonDecoder(options, schema)

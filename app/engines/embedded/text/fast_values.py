@@ -21,6 +21,17 @@ class UncertainError(Exception):
     """The fast road cannot prove its result; the exact road decides."""
 
 
+def is_utf8(buffer: bytes) -> bool:
+    """Whether every byte belongs to a character."""
+    if buffer.isascii():
+        return True
+    try:
+        buffer.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def certain_doubles(array: pa.Array) -> pa.Array:
     """The doubles, none of which may be an integer that was rounded, or no number at all."""
     if array.null_count == len(array):

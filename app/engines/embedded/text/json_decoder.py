@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import pyarrow as pa
 
-from app.domain.errors import FileError
 from app.domain.formats import FormatOptions
 from app.domain.types import UNKNOWN, Struct
 from app.engines.embedded.arrow_types import arrow_schema
-from app.engines.embedded.decoding import Decoded, DriftError
+from app.engines.embedded.decoding import Decoded
 from app.engines.embedded.text.guess import guess_schema
 from app.engines.embedded.text.json_fast import FastJson
 from app.engines.embedded.text.json_records import JsonReader, TruncatedError
 from app.engines.embedded.text.observer import Observer
-from app.engines.embedded.text.pieces import as_utf8, check_encoding, reblock
+from app.engines.embedded.text.pieces import LOOK_BYTES, as_utf8, as_whole, check_encoding, growing, reblock
 from app.engines.embedded.text.rows import Rows
+from app.engines.embedded.text.settle import by_size, gather, settle
 
 PIECE_BYTES = 8 * 1024 * 1024
 # Records of the exact road are Python objects, many times the size of their text: fewer of them at once.
-EXACT_BYTES = 1024 * 1024
-FIRST_LOOK_BYTES = 64 * 1024
-GROUP_BYTES = 32 * 1024 * 1024
-# A group that is not certain is parted so many ways before each part is tried again.
-_PARTS = 8
-
-Outcome = int | FileError | DriftError
+EXACT_BYTES = LOOK_BYTES
 
 
 class JsonDecoder:
@@ -48,47 +43,13 @@ class JsonDecoder:
 
     def decode_group(self, files: Sequence[bytes]) -> Decoded:
         """Decode whole small files together; see TextDecoder."""
-        tables: list[pa.Table] = [self._arrow.empty_table()]
-        rows: list[Outcome] = []
-        for group in _by_size(files):
-            texts = [self._text(data) for data in group]
-            for table, outcome in self._settle(texts):
-                tables.append(table)
-                rows.extend(outcome)
-        return Decoded(pa.concat_tables(tables), tuple(rows))
-
-    def _text(self, data: bytes) -> bytes | FileError:
-        try:
-            return b"".join(as_utf8([data], self._encoding))
-        except FileError as error:
-            return error
-
-    def _settle(self, texts: list[bytes | FileError]) -> Iterator[tuple[pa.Table, list[Outcome]]]:
-        """Yield the rows of the texts, in order, as few tables as certainty allows."""
-        good = [text for text in texts if isinstance(text, bytes)]
-        if self._fast is not None and len(good) == len(texts):
-            decoded = self._fast.decode(good)
-            if decoded is not None:
-                yield decoded[0], list(decoded[1])
-                return
-        if len(texts) == 1:
-            yield self._settle_one(texts[0])
-            return
-        step = max(1, -(-len(texts) // _PARTS))
-        if self._fast is None:
-            step = 1
-        for start in range(0, len(texts), step):
-            yield from self._settle(texts[start : start + step])
-
-    def _settle_one(self, text: bytes | FileError) -> tuple[pa.Table, list[Outcome]]:
         empty = self._arrow.empty_table()
-        if isinstance(text, FileError):
-            return empty, [text]
-        try:
-            table = pa.concat_tables([empty, *self._decode_exactly(text)])
-        except (FileError, DriftError) as error:
-            return empty, [error]
-        return table, [table.num_rows]
+        groups = ([as_whole(data, self._encoding) for data in group] for group in by_size(files))
+        settled = (settle(texts, self._decode_fast, self._decode_exactly, empty) for texts in groups)
+        return gather(chain.from_iterable(settled), empty)
+
+    def _decode_fast(self, texts: list[bytes]) -> tuple[pa.Table, list[int]] | None:
+        return None if self._fast is None else self._fast.decode(texts)
 
     def _decode_exactly(self, text: bytes) -> Iterator[pa.Table]:
         reader, rows = JsonReader(), Rows(self._schema)
@@ -128,8 +89,7 @@ class JsonDecoder:
         reader = JsonReader()
         guess: FastJson | None = None
         seen = False
-        size = FIRST_LOOK_BYTES
-        for piece in _growing(chunks, size):
+        for piece in growing(chunks):
             if guess is not None and reader.between_records and guess.holds(piece):
                 reader.skip(piece)
                 continue
@@ -159,28 +119,3 @@ def _exact(reader: JsonReader, rows: Rows, piece: bytes, *, last: bool = False) 
             rows.add(record, reader.line)
         if rows.count:
             yield rows.take()
-
-
-def _growing(chunks: Iterable[bytes], first_bytes: int) -> Iterator[bytes]:
-    """Pieces of about a megabyte, the first one smaller: it shows the types, the others are held against them."""
-    pieces = reblock(chunks, EXACT_BYTES)
-    head = next(pieces, b"")
-    cut = head.rfind(b"\n", 0, first_bytes) + 1 or head.find(b"\n") + 1
-    if 0 < cut < len(head):
-        yield head[:cut]
-        head = head[cut:]
-    yield head
-    yield from pieces
-
-
-def _by_size(files: Sequence[bytes]) -> Iterator[list[bytes]]:
-    group: list[bytes] = []
-    held = 0
-    for data in files:
-        if group and held + len(data) > GROUP_BYTES:
-            yield group
-            group, held = [], 0
-        group.append(data)
-        held += len(data)
-    if group:
-        yield group

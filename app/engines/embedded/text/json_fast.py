@@ -29,7 +29,7 @@ from app.domain.types import (
     Struct,
 )
 from app.engines.embedded.arrow_types import arrow_schema, arrow_type
-from app.engines.embedded.text.fast_values import UncertainError, certain_doubles, certain_moments
+from app.engines.embedded.text.fast_values import UncertainError, certain_doubles, certain_moments, is_utf8
 from app.engines.embedded.text.layout import from_zero, nest
 from app.engines.embedded.text.rows import table_of
 
@@ -75,7 +75,7 @@ class FastJson:
     def decode(self, texts: Sequence[bytes]) -> tuple[pa.Table, list[int]] | None:
         """The rows of the texts one after the other, and how many each has; None when that is not certain."""
         buffer = self._join(texts)
-        if len(buffer) > _MAX_BUFFER_BYTES or b"\0" in buffer or not _is_utf8(buffer):
+        if len(buffer) > _MAX_BUFFER_BYTES or b"\0" in buffer or not is_utf8(buffer):
             return None
         try:
             return self._settle(self._parse(buffer), len(texts))
@@ -146,16 +146,6 @@ def _read_type(kind: DataType) -> pa.DataType:
     if isinstance(kind, ListOf):
         return pa.list_(pa.field("element", _read_type(kind.element)))
     return pa.string() if kind in _MOMENTS else arrow_type(kind)
-
-
-def _is_utf8(buffer: bytes) -> bool:
-    if buffer.isascii():
-        return True
-    try:
-        buffer.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _check_rows(columns: list[pa.Array], schema: Struct) -> None:

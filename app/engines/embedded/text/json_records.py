@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import codecs
 import enum
 import json
 import re
 from collections.abc import Iterator
 
 from app.domain.errors import Category, FileError
+from app.engines.embedded.text.feed import TextFeed
 from app.engines.embedded.text.values import Integer, Real, Value, json_text, shown
 
 MAX_DEPTH = 100
-MAX_RECORD_CHARACTERS = 64 * 1024 * 1024
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # The longest token whose cut end looks like an error some characters before the end of the text: \ud83d\ude00.
 _LONGEST_CUT = 12
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
+# A number that is cut here was read as if it ended before.
+_NUMBER_TAILS = (".", "e", "E", "e+", "e-", "E+", "E-")
 
 
 class TruncatedError(FileError):
@@ -58,31 +59,22 @@ class JsonReader:
         self._decoder = json.JSONDecoder(
             object_pairs_hook=_object, parse_int=Integer, parse_float=Real, parse_constant=_refuse_constant
         )
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("strict")
         self._state = _State.START
-        self._waiting: list[str] = []
-        self._text = ""
-        self._position = 0
-        self._counted = 0
-        self._line = 1
-        self._wanted = 0
+        self._feed = TextFeed()
 
     @property
     def between_records(self) -> bool:
         """Whether what was fed ends between two objects of a stream: any reader may go on from here."""
-        return not self._text and not self._waiting and self._state in {_State.START, _State.OBJECTS}
+        return self._feed.empty and self._state in {_State.START, _State.OBJECTS}
 
     @property
     def line(self) -> int:
         """The number, from 1, of the line where the record begins that was yielded last."""
-        # Counted from where the last count ended: asked for at each record, it must not begin anew.
-        self._line += self._text.count("\n", self._counted, self._position)
-        self._counted = self._position
-        return self._line
+        return self._feed.line
 
     def skip(self, piece: bytes) -> None:
         """Take note that another reader has read `piece`, whole records of a stream; only between records."""
-        self._line += piece.count(b"\n")
+        self._feed.skip(piece)
         if self._state is _State.START and not piece.isspace():
             self._state = _State.OBJECTS
 
@@ -93,43 +85,17 @@ class JsonReader:
             TruncatedError: The file ends inside a record or an array.
             FileError: `data_malformed`, or `limit_exceeded` for a record that is too deep or too long; with its line.
         """
-        text, undecodable = self._decode(piece, last=last)
-        self._waiting.append(text)
-        last = last or undecodable
-        if not last and sum(map(len, self._waiting)) < self._wanted:
+        if not self._feed.append(piece, last=last):
             return
-        self._text = "".join((self._text, *self._waiting))
-        self._waiting.clear()
-        yield from self._records(last=last and not undecodable)
-        self._drop()
-        if undecodable:
-            message = f"Line {self._line + self._text.count(chr(10))} holds bytes that are not UTF-8."
-            raise FileError(
-                Category.DATA_MALFORMED,
-                message + " If the file has another encoding, name it by the option encoding.",
-                line=self._line + self._text.count("\n"),
-            )
+        yield from self._records(last=last and not self._feed.cut_short)
+        self._feed.drop()
         if last:
             self._check_end()
 
-    def _decode(self, piece: bytes, *, last: bool) -> tuple[str, bool]:
-        try:
-            return self._utf8.decode(piece, last), False
-        except UnicodeDecodeError as error:
-            # What stands before the bad bytes is still read: the first error of a file is the one that is told.
-            return error.object[: error.start].decode(), True
-
-    def _drop(self) -> None:
-        self._line += self._text.count("\n", self._counted, self._position)
-        self._text = self._text[self._position :]
-        self._position = self._counted = 0
-
     def _records(self, *, last: bool) -> Iterator[dict[str, Value]]:
-        self._wanted = 0
-        while True:
-            self._position = _blank_end(self._text, self._position)
-            if self._position == len(self._text):
-                return
+        feed = self._feed
+        while (position := _blank_end(feed.text, feed.position)) < len(feed.text):
+            feed.position = position
             if self._state is not _State.OBJECTS and self._step_array():
                 continue
             parsed = self._parse(last=last)
@@ -137,16 +103,17 @@ class JsonReader:
                 return
             record, end = parsed
             yield record
-            self._position = end
+            feed.position = end
             self._state = _State.OBJECTS if self._state in {_State.START, _State.OBJECTS} else _State.ARRAY_COMMA
+        feed.position = position
 
     def _step_array(self) -> bool:
         """Take one of the signs around an array's items, if it is one's turn."""
-        sign = self._text[self._position]
+        sign = self._feed.text[self._feed.position]
         follows = _ARRAY_STEPS.get((self._state, sign))
         if follows is not None:
             self._state = follows
-            self._position += 1
+            self._feed.position += 1
             return True
         if self._state is _State.ENDED:
             raise self._malformed("something follows the end of the array")
@@ -155,19 +122,19 @@ class JsonReader:
         return False
 
     def _parse(self, *, last: bool) -> tuple[dict[str, Value], int] | None:
-        start = self._position
-        if self._text[start] != "{":
+        start = self._feed.position
+        if self._feed.text[start] != "{":
             raise self._malformed(
-                f"every record must be an object, here begins {shown(self._text[start : start + 90])}"
+                f"every record must be an object, and here {shown(self._feed.text[start])} begins one"
             )
         try:
-            value, end = self._decoder.raw_decode(self._text, start)
+            value, end = self._decoder.raw_decode(self._feed.text, start)
         except json.JSONDecodeError as error:
-            if not _is_cut(error, self._text):
+            if not _is_cut(error, self._feed.text):
                 raise self._malformed(f"{error.msg} (character {error.pos - start + 1} of the record)") from error
             if last:
                 raise self._cut() from error
-            self._want_more()
+            self._feed.want_more()
             return None
         except _MalformedError as error:
             raise self._malformed(str(error)) from error
@@ -176,18 +143,11 @@ class JsonReader:
         self._check(value, start, end)
         return value, end
 
-    def _want_more(self) -> None:
-        # Twice as much before the next try, so that a long record is not parsed once for each piece of it.
-        self._wanted = len(self._text) - self._position
-        if self._wanted > MAX_RECORD_CHARACTERS:
-            message = f"The record that begins on line {self.line} is longer than {MAX_RECORD_CHARACTERS} characters."
-            raise FileError(Category.LIMIT_EXCEEDED, message, line=self.line)
-
     def _check(self, value: dict[str, Value], start: int, end: int) -> None:
-        signs = self._text.count("{", start, end) + self._text.count("[", start, end)
+        signs = self._feed.text.count("{", start, end) + self._feed.text.count("[", start, end)
         if signs > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
             raise self._too_deep()
-        if _SURROGATE.search(self._text, start, end):
+        if _SURROGATE.search(self._feed.text, start, end):
             try:
                 json_text(value).encode()
             except UnicodeEncodeError as error:
@@ -233,6 +193,8 @@ def _is_cut(error: json.JSONDecodeError, text: str) -> bool:
     if error.pos < len(text) - _LONGEST_CUT:
         return False
     rest = text[error.pos :].strip()
+    if rest in _NUMBER_TAILS:
+        return True
     return error.msg.startswith("Invalid \\u") or any(literal.startswith(rest) for literal in _LITERALS)
 
 

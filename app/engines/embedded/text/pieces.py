@@ -16,6 +16,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _LONGEST_MARK = 4
+FIRST_LOOK_BYTES = 64 * 1024
+LOOK_BYTES = 1024 * 1024
 
 
 def check_encoding(name: str | None) -> str | None:
@@ -107,5 +109,59 @@ def reblock(chunks: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
                 yield whole[:end]
                 parts = [whole[end:]]
                 held = len(whole) - end
+    # A last line without an end stands alone, so that readers which trust in ends of lines can read the rest.
+    whole = b"".join(parts)
+    end = whole.rfind(b"\n") + 1
+    yield from (part for part in (whole[:end], whole[end:]) if part)
+
+
+def growing(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Pieces of about a megabyte, the first one smaller: it shows the types, the others are held against them."""
+    pieces = reblock(chunks, LOOK_BYTES)
+    head = next(pieces, b"")
+    cut = head.rfind(b"\n", 0, FIRST_LOOK_BYTES) + 1 or head.find(b"\n") + 1
+    if 0 < cut < len(head):
+        yield head[:cut]
+        head = head[cut:]
+    yield head
+    yield from pieces
+
+
+def as_whole(data: bytes, encoding: str | None) -> bytes | FileError:
+    """The whole text of a file as UTF-8, or why there is none."""
+    try:
+        return b"".join(as_utf8([data], encoding))
+    except FileError as error:
+        return error
+
+
+def at_record_ends(pieces: Iterable[bytes], quote: bytes) -> Iterator[bytes]:
+    """The same bytes, each piece cut at a newline that probably stands outside quotes.
+
+    A piece of whole records has an even number of quotes; where that cannot be had, the piece is left as it is.
+    """
+    held = b""
+    for piece in pieces:
+        whole = held + piece
+        end = _even_end(whole, quote) if quote else len(whole)
+        held = whole[end:]
+        yield whole[:end]
     if held:
-        yield b"".join(parts)
+        yield held
+
+
+_TRIES = 1_000
+
+
+def _even_end(text: bytes, quote: bytes) -> int:
+    odd = text.count(quote) % 2
+    end = len(text)
+    for _ in range(_TRIES):
+        if not odd:
+            return end
+        start = text.rfind(b"\n", 0, end - 1) + 1
+        if not start:
+            break
+        odd = (odd + text.count(quote, start, end)) % 2
+        end = start
+    return len(text)

@@ -1,0 +1,56 @@
+"""What tests of both roads have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from app.domain.errors import FileError
+from app.domain.formats import FileFormat, FormatOptions
+from app.domain.types import EMPTY, Struct
+from app.engines.embedded.arrow_types import arrow_schema
+from app.engines.embedded.decoding import Decoded, DriftError, TextDecoder
+from app.engines.embedded.text.csv_decoder import CsvDecoder
+from app.engines.embedded.text.json_decoder import JsonDecoder
+
+JSON = FormatOptions(FileFormat.JSON)
+CSV = FormatOptions(FileFormat.CSV)
+
+
+def decoder(options: FormatOptions, schema: Struct = EMPTY, *, fast: bool = True) -> JsonDecoder | CsvDecoder:
+    made = CsvDecoder if options.format is FileFormat.CSV else JsonDecoder
+    return made(options, schema, fast=fast)
+
+
+def outcome(result: int | FileError | DriftError) -> object:
+    if isinstance(result, FileError):
+        return (result.category.value, result.line, result.message)
+    return "drift" if isinstance(result, DriftError) else result
+
+
+def shown(decoded: Decoded) -> tuple[list[object], str]:
+    """Everything about a result that matters, as text where Python's equality would be too kind (-0.0)."""
+    decoded.table.validate(full=True)
+    return [outcome(r) for r in decoded.rows], repr(decoded.table.to_pylist())
+
+
+def stream(made: TextDecoder, chunks: Iterable[bytes], schema: Struct) -> tuple[object, str]:
+    """The same of a stream."""
+    empty = arrow_schema(schema).empty_table()
+    try:
+        table = pa.concat_tables([empty, *made.decode_stream(chunks)])
+    except (FileError, DriftError) as error:
+        return outcome(error), "[]"
+    return table.num_rows, repr(table.to_pylist())
+
+
+def observed(made: TextDecoder, chunks: Iterable[bytes]) -> object:
+    try:
+        return made.observe(chunks)
+    except FileError as error:
+        return outcome(error)
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
