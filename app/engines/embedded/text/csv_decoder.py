@@ -10,7 +10,6 @@ import pyarrow as pa
 from app.domain.errors import FileError
 from app.domain.formats import FormatOptions
 from app.domain.types import UNKNOWN, Struct
-from app.engines.embedded.arrow_types import arrow_schema
 from app.engines.embedded.decoding import Decoded
 from app.engines.embedded.text.csv_fast import FastCsv
 from app.engines.embedded.text.csv_grammar import CsvGrammar
@@ -51,7 +50,7 @@ class CsvDecoder:
         self._encoding = check_encoding(options.encoding)
         self._grammar = CsvGrammar.of(options)
         self._schema = schema
-        self._arrow = arrow_schema(schema)
+        self._empty = Rows(schema).take()
         self._heads = CsvHeads(self._grammar)
         self._allow_fast = fast and self._grammar.is_plain
         self._fast: dict[tuple[str, ...], FastCsv] = {}
@@ -59,14 +58,13 @@ class CsvDecoder:
 
     def decode_group(self, files: Sequence[bytes]) -> Decoded:
         """Decode whole small files together; see TextDecoder."""
-        empty = self._arrow.empty_table()
-        settled = (self._settle([self._split(data) for data in group], empty) for group in by_size(files))
-        return gather(chain.from_iterable(settled), empty)
+        settled = (self._settle([self._split(data) for data in group]) for group in by_size(files))
+        return gather(chain.from_iterable(settled), self._empty)
 
-    def _settle(self, items: list[Headed | FileError], empty: pa.Table) -> Iterator[Settled]:
+    def _settle(self, items: list[Headed | FileError]) -> Iterator[Settled]:
         """Only files of one header can be read in one go."""
         for _, run in groupby(items, lambda item: None if isinstance(item, FileError) else item[0].names):
-            yield from settle(list(run), self._decode_fast, self._decode_exactly, empty)
+            yield from settle(list(run), self._decode_fast, self._decode_exactly, self._empty)
 
     def _split(self, data: bytes) -> Headed | FileError:
         text = as_whole(data, self._encoding)
@@ -80,7 +78,7 @@ class CsvDecoder:
     def _decode_fast(self, items: list[Headed]) -> tuple[pa.Table, list[int]] | None:
         names = items[0][0].names
         if not names:
-            return self._arrow.empty_table(), [0] * len(items)
+            return self._empty, [0] * len(items)
         fast = self._fast_for(names)
         return None if fast is None else fast.decode([body for _, body in items])
 

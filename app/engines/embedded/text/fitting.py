@@ -170,7 +170,8 @@ def _decimal_fit(kind: Decimal) -> Fit:
             number = _EXACT.create_decimal(value).quantize(unit, context=_EXACT)
         except decimal.DecimalException as error:
             raise UnfitError(value, kind) from error
-        if abs(number).scaleb(shift, context=_EXACT) >= limit:
+        # Not abs(): it rounds to the digits of the thread's context.
+        if number.copy_abs().scaleb(shift, context=_EXACT) >= limit:
             raise UnfitError(value, kind)
         return number
 

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from app.domain.formats import FormatOptions
 from app.domain.types import UNKNOWN, Struct
-from app.engines.embedded.arrow_types import arrow_schema
 from app.engines.embedded.decoding import Decoded
 from app.engines.embedded.text.guess import guess_schema
 from app.engines.embedded.text.json_fast import FastJson
@@ -36,17 +35,17 @@ class JsonDecoder:
         self._options = options
         self._encoding = check_encoding(options.encoding)
         self._schema = schema
-        self._arrow = arrow_schema(schema)
+        self._empty = Rows(schema).take()
         self._fast = FastJson(schema) if fast and FastJson.can_read(schema) else None
         self._allow_fast = fast
+        # Sentences about what was observed so far, each once.
         self.warnings: tuple[str, ...] = ()
 
     def decode_group(self, files: Sequence[bytes]) -> Decoded:
         """Decode whole small files together; see TextDecoder."""
-        empty = self._arrow.empty_table()
         groups = ([as_whole(data, self._encoding) for data in group] for group in by_size(files))
-        settled = (settle(texts, self._decode_fast, self._decode_exactly, empty) for texts in groups)
-        return gather(chain.from_iterable(settled), empty)
+        settled = (settle(texts, self._decode_fast, self._decode_exactly, self._empty) for texts in groups)
+        return gather(chain.from_iterable(settled), self._empty)
 
     def _decode_fast(self, texts: list[bytes]) -> tuple[pa.Table, list[int]] | None:
         return None if self._fast is None else self._fast.decode(texts)
@@ -82,7 +81,7 @@ class JsonDecoder:
         try:
             self._observe(as_utf8(chunks, self._encoding), observer)
         finally:
-            self.warnings = (*self.warnings, *observer.warnings)
+            self.warnings = tuple(dict.fromkeys((*self.warnings, *observer.warnings)))
         return observer.observed
 
     def _observe(self, chunks: Iterable[bytes], observer: Observer) -> None:
