@@ -22,11 +22,12 @@ from app.destinations.manifests import last_manifest_property, write_manifest
 from app.destinations.refusal import Base, is_in, refusal
 from app.destinations.schemas import from_iceberg
 from app.destinations.sink import make_sink
-from app.destinations.translation import committing, preparing, reading, translated
+from app.destinations.translation import committing, preparing, reading, short, translated
 from app.domain.batch import BatchManifest
 from app.domain.errors import (
     AlreadyCommittedError,
     AutoloaderError,
+    CatalogRefusedError,
     CommitUnknownError,
     TableConflictError,
     TableNotFoundError,
@@ -218,8 +219,14 @@ class NewDraft(IcebergDraft):
         return CreateTableTransaction(staged)
 
     def _after_conflict(self, order: CommitOrder, error: Exception) -> None:
-        with translated(reading, self.target.name):
-            there = self.target.catalog.load_table(self.target.identifier)
+        try:
+            with translated(reading, self.target.name):
+                there = self.target.catalog.load_table(self.target.identifier)
+        except TableNotFoundError:
+            raise CatalogRefusedError(
+                f"The catalog refuses to make the table {self.target.name}: {short(error)}. "
+                "Something that is no table, such as a view, may have that name."
+            ) from error
         if is_in(there.metadata, order.batch):
             raise AlreadyCommittedError(
                 f"The batch {order.batch.batch_id} is in the table {self.target.name} already."

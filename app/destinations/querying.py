@@ -61,6 +61,8 @@ def query(
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise InvalidQueryError("Only one SELECT can be run.")
             return list(_rows(connection, sql))
+        except (duckdb.IOException, duckdb.HTTPException) as error:
+            raise TableUnreadableError(f"DuckDB cannot read the table {table}: {_first_line(error)}.") from error
         except duckdb.Error as error:
             raise InvalidQueryError(f"The query cannot be run: {str(error).strip()}") from error
 
