@@ -170,6 +170,7 @@ class ParquetSource:
             lambda: pq.ParquetFile(
                 pa.PythonFile(self._stored, mode="r"),
                 coerce_int96_timestamp_unit=int96_unit,
+                page_checksum_verification=True,
                 arrow_extensions_enabled=True,
             )
         )
@@ -218,7 +219,9 @@ class ParquetSource:
             text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             if "crypt" in text.lower():
                 raise _encrypted() from error
-            raise FileError(Category.DATA_MALFORMED, f"The Parquet file is damaged: {text}.") from error
+            raise FileError(
+                Category.DATA_MALFORMED, f"The Parquet file is damaged or cannot be read: {text}."
+            ) from error
 
 
 def _encrypted() -> FileError:

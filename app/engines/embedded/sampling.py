@@ -14,7 +14,8 @@ from app.domain.formats import FileFormat, FormatOptions
 MIN_SHARE_BYTES = 64 * 1024
 # How far the records of a document that is not one record a line are followed.
 MAX_SCAN_BYTES = 4 * 1024 * 1024
-_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+# A string that does not end is one to the end, whatever brackets are in it.
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 
 
