@@ -38,12 +38,16 @@ class AwsKey:
 
 @dataclass(frozen=True)
 class AwsSettings:
-    """What a store is opened with. `key` None: the library finds one by `ambient`."""
+    """What a store is opened with. `key` None: the library finds one by `ambient`.
+
+    `patience_s` is how long a store may stay silent, and about how long a request that fails is tried again.
+    """
 
     key: AwsKey | None = None
     region: str | None = None
     endpoint_url: str | None = None
     ambient: tuple[tuple[str, str], ...] = ()
+    patience_s: int = 10
 
 
 def aws_settings(credentials: Mapping[str, str] | None, environ: Mapping[str, str]) -> AwsSettings:

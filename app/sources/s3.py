@@ -9,7 +9,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from app.domain.errors import SourceNotFoundError
+from app.domain.errors import SourceNotFoundError, SourceUnreachableError
 from app.domain.files import SourceFile
 from app.domain.locations import Location, can_find_below, s3_key
 from app.domain.patterns import EVERYTHING, Pattern
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta
 
 PAGE_KEYS = 1_000
+# No object has this name.
+PROBE = ".autoloader-is-this-s3"
 
 
 class S3Source:
@@ -89,8 +91,8 @@ class S3Source:
                 below = meta["path"][len(root) + 1 if root else 0 :]
                 if below and pattern.matches(below) and not self._is_marker(meta):
                     yield self._file(meta)
-        if not found and root and not (pattern.fixed_folder and self._is_folder()):
-            yield from self._single()
+        if not found and not (pattern.fixed_folder and self._is_folder()):
+            yield from self._single() if root else self._nothing()
 
     def _single(self) -> Iterator[SourceFile]:
         one = self._object()
@@ -98,6 +100,19 @@ class S3Source:
             raise SourceNotFoundError(f"There is nothing at {self.root}.")
         if self._pattern is None or self._pattern.matches(one["path"].rpartition("/")[2]):
             yield self._file(one)
+
+    def _nothing(self) -> Iterator[SourceFile]:
+        """No file, of a bucket that is empty; but a web server's page is also read as a listing without keys.
+
+        Raises:
+            SourceUnreachableError: The server has an object that it did not list.
+        """
+        if self._head(PROBE) is not None:
+            raise SourceUnreachableError(
+                f"What answers for the bucket {self._location.bucket!r} is no S3 service.",
+                remedy="Check endpoint_url or AWS_ENDPOINT_URL; a console often has another port than the service.",
+            )
+        yield from ()
 
     def _is_folder(self) -> bool:
         return next(self._pages(self._location.path), None) is not None

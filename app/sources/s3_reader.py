@@ -23,24 +23,25 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Credential
 
 DEFAULT_REGION = "us-east-1"
-RETRY: RetryConfig = {
-    "max_retries": 4,
-    "retry_timeout": timedelta(seconds=8),
-    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
-}
 
 
 def open_store(bucket: str, settings: AwsSettings) -> S3Store:
-    """A store on `bucket` that gives up on a dead endpoint after about ten seconds.
+    """A store on `bucket` that gives up on a dead endpoint when the settings' patience is at its end.
 
     The library also reads the environment; whatever it could find there that matters is said here explicitly.
     """
     client: ClientConfig = {
         # A request is one page or one range, so it has an end in sight; a stalled one is cut off and tried again.
         "connect_timeout": timedelta(seconds=3),
-        "read_timeout": timedelta(seconds=10),
+        "read_timeout": timedelta(seconds=settings.patience_s),
         "timeout": timedelta(seconds=120),
         "allow_http": (settings.endpoint_url or "").startswith("http://"),
+    }
+    retry: RetryConfig = {
+        "max_retries": 4,
+        # A try that begins within it may still take a whole wait for an answer.
+        "retry_timeout": timedelta(seconds=settings.patience_s * 0.8),
+        "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=2), "base": 2},
     }
     config: dict[str, Any] = dict(settings.ambient)
     if settings.endpoint_url is not None:
@@ -55,7 +56,7 @@ def open_store(bucket: str, settings: AwsSettings) -> S3Store:
             "virtual_hosted_style_request": settings.endpoint_url is None and "." not in bucket,
         },  # type: ignore[arg-type]  # a dictionary of known names
         client_options=client,
-        retry_config=RETRY,
+        retry_config=retry,
         credential_provider=_FixedKey(settings.key) if settings.key else None,
     )
 
