@@ -35,6 +35,7 @@ _NETWORK = (
     ("connection refused", "the connection is refused"),
     ("dns error", "its name cannot be resolved"),
     ("timed out", "it does not answer in time"),
+    ("timedout", "it does not answer in time"),
     ("connection reset", "the connection breaks off"),
     ("certificate", "its certificate is not trusted"),
 )
