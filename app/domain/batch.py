@@ -58,7 +58,8 @@ class BatchManifest:
             "files": [asdict(f) for f in self.files],
             "failed": [asdict(f) for f in self.failed],
         }
-        return json.dumps(document, ensure_ascii=False).encode()
+        # ASCII only: a message may quote half of a surrogate pair from a file, which no encoding writes.
+        return json.dumps(document).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> BatchManifest:
@@ -70,10 +71,13 @@ class BatchManifest:
         document = json.loads(data)
         if not isinstance(document, dict) or document.get("format") != MANIFEST_FORMAT:
             raise ValueError("This is no batch manifest that this version can read.")
-        return cls(
-            batch=BatchRef(document["ingestion_id"], document["number"], document["epoch"]),
-            generation=document["generation"],
-            kind=BatchKind(document["kind"]),
-            files=tuple(LoadedFile(**f) for f in document["files"]),
-            failed=tuple(FileFailure(**{**f, "category": Category(f["category"])}) for f in document["failed"]),
-        )
+        try:
+            return cls(
+                batch=BatchRef(document["ingestion_id"], document["number"], document["epoch"]),
+                generation=document["generation"],
+                kind=BatchKind(document["kind"]),
+                files=tuple(LoadedFile(**f) for f in document["files"]),
+                failed=tuple(FileFailure(**{**f, "category": Category(f["category"])}) for f in document["failed"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError("This is a batch manifest with parts that are missing or strange.") from error

@@ -209,7 +209,9 @@ def format_options(values: Mapping[str, Any], file_format: FileFormat, *, tab_se
     options = replace(FormatOptions(file_format), **chosen)
     delimiter = values.get("delimiter") or ("\t" if tab_separated else ",")
     options = replace(options, delimiter={"\\t": "\t"}.get(delimiter, delimiter))
+    options = replace(options, null_values=tuple(options.null_values))
     _check_characters(options)
+    _check_encoding(options.encoding)
     for name, least in (("skip_rows", 0), ("sample_bytes", 1), ("max_columns", 1)):
         if getattr(options, name) < least:
             raise InvalidFieldError(f"{BY_NAME[name].path} = {getattr(options, name)} must be at least {least}.")
@@ -225,3 +227,17 @@ def _check_characters(options: FormatOptions) -> None:
             raise InvalidFieldError(f"{BY_NAME[name].path} = {value!r} must be one character, and no line end.")
     if options.delimiter == options.quote:
         raise InvalidFieldError("format.options.delimiter and format.options.quote are the same character.")
+    if options.delimiter == options.escape:
+        raise InvalidFieldError("format.options.delimiter and format.options.escape are the same character.")
+
+
+def _check_encoding(encoding: str | None) -> None:
+    if encoding is None:
+        return
+    try:
+        b"".decode(encoding)
+    except (LookupError, ValueError):
+        raise InvalidFieldError(
+            f"{BY_NAME['encoding'].path} = {encoding!r} is no text encoding that is known here.",
+            remedy="Use a name such as utf-8, utf-16, latin-1 or cp1252.",
+        ) from None

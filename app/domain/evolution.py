@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.domain.types import (
+    EMPTY,
     UNKNOWN,
     DataType,
     Field,
@@ -13,6 +14,7 @@ from app.domain.types import (
     Struct,
     is_promotion,
     join,
+    join_structs,
     without_unknown,
 )
 
@@ -58,7 +60,8 @@ def plan_changes(table: Struct, observed: Struct) -> tuple[Change, ...]:
 
 def _struct_changes(path: Path, table: Struct, observed: Struct) -> list[Change]:
     changes: list[Change] = []
-    for field in observed.fields:
+    # Joined first, so that two spellings of one new name become one column.
+    for field in join_structs(EMPTY, observed).fields:
         known = table.find(field.name)
         if known is None:
             kind = without_unknown(field.type)
@@ -112,9 +115,16 @@ def _apply_type(kind: DataType, path: Path, change: Change) -> DataType:
 
 
 def extends(newer: Struct, older: Struct) -> bool:
-    """Whether data files written under `older` can be read under `newer`: same ids, same or promoted types."""
+    """Whether data files written under `older` can be read under `newer`: same ids and names, same or promoted types.
+
+    Names count because a table that is not made yet has its ids given out anew for each draft: there the id that was
+    our file path may be a data column of the same type in the next one.
+    """
     by_id = {f.id: f for f in newer.fields}
-    return all((now := by_id.get(f.id)) is not None and _extends_type(now.type, f.type) for f in older.fields)
+    return all(
+        (now := by_id.get(f.id)) is not None and now.name == f.name and _extends_type(now.type, f.type)
+        for f in older.fields
+    )
 
 
 def _extends_type(newer: DataType, older: DataType) -> bool:

@@ -7,7 +7,7 @@ LedgerUnreadableError when it cannot be read.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from app.domain.batch import BatchKind, BatchRef
@@ -39,8 +39,6 @@ class Closing:
     snapshot_id: int | None = None
     sequence_number: int | None = None
     table_uuid: str | None = None
-    # Files of the claim that are to be found again rather than failed, the rest being decided.
-    released: tuple[str, ...] = field(default=())
 
 
 class Leases(Protocol):
@@ -91,6 +89,8 @@ class Tables(Protocol):
 
     def clear(self, table: TableRecord) -> tuple[int, int]:
         """Begin a new generation, forgetting which table it was; returns (files that were loaded, new generation).
+
+        Whoever held a lease on one of its ingestions before has lost it for good.
 
         Raises:
             RunInProgressError: A run is at work on the table.
@@ -147,11 +147,17 @@ class Files(Protocol):
         ...
 
     def mark(self, table: TableRecord, run_id: str, files: Iterable[tuple[SourceFile, FileState]]) -> None:
-        """Note versions of files that were seen and are not to be loaded (skipped, changed)."""
+        """Note versions of files that were seen and are not to be loaded (skipped, changed).
+
+        A version that was loaded, or is being loaded, stays as it is.
+        """
         ...
 
     def list_files(self, table: TableRecord, *, failed: bool, limit: int, after: str | None) -> list[LedgerFile]:
-        """A page of rows in key order, after the given key (excluded)."""
+        """A page of rows in key order, after the given key (excluded).
+
+        It holds about `limit` rows: a key's versions are never parted, so that the last key is where the next begins.
+        """
         ...
 
 

@@ -19,7 +19,7 @@ class Decision(enum.Enum):
     CHANGED = "changed"  # a new version of a loaded file; to be noted
     STILL_CHANGED = "still_changed"  # noted so by an earlier run
     STILL_FAILED = "still_failed"  # failed before, and its turn is not now
-    TAKEN = "taken"  # another ingestion of the same table is loading it
+    TAKEN = "taken"  # another ingestion of the same table is loading it, or another version of it
 
 
 def decide(
@@ -35,23 +35,31 @@ def decide(
         retry_failed: Somebody asked for every failed file to be tried.
     """
     same = next((k for k in known if k.version == file.version), None)
-    if same is not None and same.state is not FileState.DISCOVERED:
-        return _decide_same(same, now=now, max_tries=max_tries, retry_failed=retry_failed)
-    if any(k.state in (FileState.SUCCESS, FileState.PROCESSING) for k in known):
-        return Decision.CHANGED
+    state = None if same is None else same.state
+    if state is not None and state in _SETTLED:
+        return _SETTLED[state]
+    # Another version counts before this one's own past: a file is loaded in one version, also when this one failed
+    # before, and a version that was noted as changed is loaded after all when the other one never was.
+    states = {k.state for k in known}
+    if FileState.SUCCESS in states:
+        return Decision.STILL_CHANGED if state is FileState.CHANGED else Decision.CHANGED
+    if FileState.PROCESSING in states:
+        return Decision.TAKEN
+    if same is not None and state is FileState.FAILED:
+        return _decide_failed(same, now=now, max_tries=max_tries, retry_failed=retry_failed)
     return Decision.SKIP_EMPTY if file.size_bytes == 0 else Decision.LOAD
 
 
-def _decide_same(same: LedgerFile, *, now: datetime, max_tries: int, retry_failed: bool) -> Decision:
-    if same.state is FileState.FAILED:
-        due = same.retryable and same.tries < max_tries and (same.next_try_at is None or same.next_try_at <= now)
-        return Decision.LOAD if due or retry_failed else Decision.STILL_FAILED
-    return {
-        FileState.SUCCESS: Decision.KNOWN,
-        FileState.PROCESSING: Decision.TAKEN,
-        FileState.SKIPPED: Decision.SKIPPED,
-        FileState.CHANGED: Decision.STILL_CHANGED,
-    }[same.state]
+_SETTLED = {
+    FileState.SUCCESS: Decision.KNOWN,
+    FileState.PROCESSING: Decision.TAKEN,
+    FileState.SKIPPED: Decision.SKIPPED,
+}
+
+
+def _decide_failed(same: LedgerFile, *, now: datetime, max_tries: int, retry_failed: bool) -> Decision:
+    due = same.retryable and same.tries < max_tries and (same.next_try_at is None or same.next_try_at <= now)
+    return Decision.LOAD if due or retry_failed else Decision.STILL_FAILED
 
 
 def plan_batches(

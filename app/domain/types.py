@@ -144,8 +144,8 @@ def join(a: DataType, b: DataType) -> DataType:
 
 
 def join_structs(a: Struct, b: Struct) -> Struct:
-    """All fields of both, `a`'s first, matched without regard to case."""
-    joined = {f.name.casefold(): f for f in reversed(a.fields)}
+    """All fields of both, `a`'s first, matched without regard to case. None is required: one of the two may lack it."""
+    joined = {f.name.casefold(): replace(f, required=False) for f in reversed(a.fields)}
     order = [f.name.casefold() for f in a.fields]
     for field in b.fields:
         folded = field.name.casefold()
@@ -154,7 +154,7 @@ def join_structs(a: Struct, b: Struct) -> Struct:
             order.append(folded)
             joined[folded] = replace(field, required=False, id=None)
         else:
-            joined[folded] = replace(known, type=join(known.type, field.type), required=False)
+            joined[folded] = replace(known, type=join(known.type, field.type))
     return Struct(tuple(joined[name] for name in dict.fromkeys(order)))
 
 

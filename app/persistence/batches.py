@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, exists, insert, or_, select, update
 
 from app.domain.batch import BatchKind, BatchRef
 from app.domain.definition import Definition
@@ -16,7 +16,7 @@ from app.domain.ledger import Closing, OpenBatch
 from app.domain.runs import Lease, TableRecord
 from app.persistence.leases import holds
 from app.persistence.schema import batches, files, ingestions, tables
-from app.persistence.store import SqlStore
+from app.persistence.store import SqlStore, storable
 
 # A failed file is tried again by the next run at once, then after a minute, four minutes and so on.
 _FIRST_DELAY_S = 60
@@ -81,6 +81,7 @@ class SqlBatches(SqlStore):
             where=or_(*(files.c.state == state for state in _CLAIMABLE)),
         )
         connection.execute(statement, rows)
+        _give_back_other_versions(connection, lease.ingestion_id, number)
         return _claimed(connection, lease.ingestion_id, number)
 
     def open_batches(self, lease: Lease, table: TableRecord) -> list[OpenBatch]:
@@ -143,6 +144,28 @@ class SqlBatches(SqlStore):
             raise LeaseLostError
 
 
+def _give_back_other_versions(connection: Connection, ingestion_id: str, number: int) -> None:
+    """Leave alone what another ingestion took in another version since the listing: a file is loaded once."""
+    other = files.alias("other")
+    taken = exists().where(
+        other.c.table_id == files.c.table_id,
+        other.c.generation == files.c.generation,
+        other.c.key == files.c.key,
+        other.c.version != files.c.version,
+        or_(other.c.state == FileState.SUCCESS.value, other.c.state == FileState.PROCESSING.value),
+    )
+    connection.execute(
+        update(files)
+        .where(
+            files.c.ingestion_id == ingestion_id,
+            files.c.batch_number == number,
+            files.c.state == FileState.PROCESSING.value,
+            taken,
+        )
+        .values(state=FileState.DISCOVERED.value, ingestion_id=None, batch_number=None)
+    )
+
+
 def _claimed(connection: Connection, ingestion_id: str, number: int) -> tuple[SourceFile, ...]:
     rows = connection.execute(
         select(files.c.key, files.c.version, files.c.size_bytes, files.c.modified_at)
@@ -199,7 +222,7 @@ def _failure(failure: FileFailure, tries: int, now: datetime) -> dict[str, Any]:
     delay_s = 0 if tries < 2 else _FIRST_DELAY_S * 4 ** (tries - 2)  # noqa: PLR2004 - the first retry is at once
     return _outcome(FileState.FAILED, now) | {
         "category": failure.category.value,
-        "message": failure.message,
+        "message": storable(failure.message),
         "line": failure.line,
         "offset": failure.offset,
         "retryable": failure.retryable,

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.domain.errors import LedgerBusyError, LedgerUnreadableError, LedgerVersionError
 
@@ -83,7 +84,7 @@ def translated(url: URL) -> Iterator[None]:
         if "locked" in str(error.orig) or "busy" in str(error.orig):
             raise LedgerBusyError(f"The ledger at {where} is locked by another process.") from error
         raise LedgerUnreadableError(f"The ledger at {where} cannot be read: {error.orig}.") from error
-    except (DatabaseError, sqlite3.DatabaseError) as error:
+    except (DatabaseError, sqlite3.DatabaseError, PoolTimeoutError) as error:
         cause = getattr(error, "orig", error)
         raise LedgerUnreadableError(f"The ledger at {where} cannot be read: {cause}.") from error
 
@@ -107,6 +108,7 @@ def ensure_current(engine: Engine) -> None:
 
     Raises:
         LedgerVersionError: The database is newer than the program, or it is not SQLite and not current.
+        LedgerUnreadableError: It is somebody else's database.
     """
     found = revision(engine)
     if found == HEAD_REVISION:
@@ -118,7 +120,20 @@ def ensure_current(engine: Engine) -> None:
             remedy="Run `alembic upgrade head` with the same DATABASE_URL.",
         )
     with _upgrade_lock(path):
+        _refuse_foreign(engine)
         _upgrade(engine)
+
+
+def _refuse_foreign(engine: Engine) -> None:
+    """Refuse a SQLite file with tables that no migration of ours made."""
+    with engine.connect().execution_options(read_only=True) as connection:
+        names = set(connection.execute(text("select name from sqlite_master where type = 'table'")).scalars())
+    if names and "alembic_version" not in names:
+        raise LedgerUnreadableError(
+            f"The database at {engine.url.render_as_string(hide_password=True)} is not a ledger: it has the table "
+            f"{min(names)}.",
+            remedy="Check DATABASE_URL.",
+        )
 
 
 def check_current(engine: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from datetime import UTC, datetime
+from typing import Any
 
 import psutil
 from sqlalchemy import Connection, Row, select, update
@@ -24,9 +25,9 @@ class SqlLeases(SqlStore):
         with self._write() as connection:
             now_s = connection.execute(select(self._now_s())).scalar_one()
             row = connection.execute(select(leases).where(leases.c.ingestion_id == ingestion_id)).first()
-            holder = _holder(row, now_s)
-            if holder is not None and holder.run_id != run_id:
-                return holder
+            at_work = holder(row, now_s)
+            if at_work is not None and at_work.run_id != run_id:
+                return at_work
             epoch = 1 if row is None else row.epoch + 1
             values = {
                 "epoch": epoch,
@@ -77,7 +78,7 @@ def holds(connection: Connection, lease: Lease, now_s: float) -> bool:
     return row is not None and bool(row.epoch == lease.epoch and row.run_id == lease.run_id and row.expires_at > now_s)
 
 
-def _holder(row: Row[tuple[object, ...]] | None, now_s: float) -> LeaseHolder | None:
+def holder(row: Row[Any] | None, now_s: float) -> LeaseHolder | None:
     """Who holds the lease with a right to it: not run out, and not of a process known to be dead."""
     if row is None or row.run_id is None or row.expires_at <= now_s:
         return None
@@ -106,7 +107,7 @@ def this_process() -> Owner:
     return Owner(socket.gethostname(), process.pid, process.create_time())
 
 
-def _settle_dead_run(connection: Connection, row: Row[tuple[object, ...]] | None, run_id: str) -> None:
+def _settle_dead_run(connection: Connection, row: Row[Any] | None, run_id: str) -> None:
     if row is None or row.run_id in (None, run_id):
         return
     connection.execute(

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Engine
+
+from app.domain.errors import LedgerUnreadableError
 from app.persistence.batches import SqlBatches
 from app.persistence.database import (
     check_current,
@@ -32,7 +38,7 @@ def open_ledger(database_url: str) -> SqlLedger:
     url = parse_url(database_url)
     path = sqlite_file(url)
     engine = open_engine(url)
-    with translated(url):
+    with _opened(engine):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         ensure_current(engine)
@@ -45,9 +51,24 @@ def open_existing_ledger(database_url: str) -> SqlLedger | None:
     if not exists(url):
         return None
     engine = open_engine(url)
-    with translated(url):
+    with _opened(engine):
         check_current(engine)
     return SqlLedger(engine)
+
+
+@contextmanager
+def _opened(engine: Engine) -> Iterator[None]:
+    """Translate what goes wrong when a database is opened, and leave no connection behind."""
+    try:
+        with translated(engine.url):
+            yield
+    except OSError as error:
+        engine.dispose()
+        where = engine.url.render_as_string(hide_password=True)
+        raise LedgerUnreadableError(f"The ledger at {where} cannot be opened: {error.strerror}.") from error
+    except BaseException:
+        engine.dispose()
+        raise
 
 
 def ledger_exists(database_url: str) -> bool:

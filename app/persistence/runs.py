@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from app.domain.runs import RunReport, RunStatus, TableRecord
 from app.persistence.schema import runs
-from app.persistence.store import SqlStore
+from app.persistence.store import SqlStore, storable
 
 
 class SqlRuns(SqlStore):
@@ -57,7 +57,7 @@ class SqlRuns(SqlStore):
                     stored_bytes=report.stored_bytes,
                     snapshot_id=report.snapshot_id,
                     warnings=json.dumps(report.warnings),
-                    error=error,
+                    error=storable(error),
                     ended_at=datetime.now(UTC),
                 )
             )

@@ -13,12 +13,16 @@ from app.domain.files import FileState, LedgerFile
 from app.domain.runs import TableRecord
 from app.persistence.database import translated
 
+PAGE_ROWS = 5_000
+
 
 class SqlStore:
     """Gives transactions on one database."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, page_rows: int = PAGE_ROWS) -> None:
+        """Work on the database of `engine`, reading long results in pages of `page_rows` rows."""
         self._engine = engine
+        self._page_rows = page_rows
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
@@ -49,6 +53,13 @@ class SqlStore:
     def dispose(self) -> None:
         """Close the connections."""
         self._engine.dispose()
+
+
+def storable(text: str | None) -> str | None:
+    r"""The text as every database can hold it: half a surrogate pair, and U+0000, are written out as `\u….`."""
+    if text is None:
+        return None
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def table_record(row: Row[Any]) -> TableRecord:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from app.domain.errors import RunInProgressError
 from app.domain.files import FileState
 from app.domain.runs import TableRecord
+from app.persistence.leases import holder
 from app.persistence.schema import batches, files, ingestions, leases, tables
 from app.persistence.store import SqlStore, table_record
 
@@ -62,19 +63,20 @@ class SqlTables(SqlStore):
         """Begin a new generation and forget which table it was."""
         with self._write() as connection:
             self._refuse_while_at_work(connection, table)
+            generation = connection.execute(select(tables.c.generation).where(tables.c.id == table.id)).scalar_one()
             loaded = connection.execute(
                 select(func.count())
                 .select_from(files)
                 .where(
                     files.c.table_id == table.id,
-                    files.c.generation == table.generation,
+                    files.c.generation == generation,
                     files.c.state == FileState.SUCCESS.value,
                 )
             ).scalar_one()
             connection.execute(
                 update(tables)
                 .where(tables.c.id == table.id)
-                .values(generation=table.generation + 1, uuid=None, snapshot_id=None, sequence_number=0)
+                .values(generation=generation + 1, uuid=None, snapshot_id=None, sequence_number=0)
             )
             # Batches still open belong to the generation that ends here: whether they are in the table or not,
             # nothing of this generation counts any more.
@@ -83,16 +85,25 @@ class SqlTables(SqlStore):
                 .where(batches.c.table_id == table.id, batches.c.state == "open")
                 .values(state="empty", closed_at=datetime.now(UTC))
             )
-            return loaded, table.generation + 1
+            # A run that slept through its lease must not wake up, renew it and commit what was just forgotten.
+            connection.execute(
+                update(leases)
+                .where(leases.c.ingestion_id.in_(select(ingestions.c.id).where(ingestions.c.table_id == table.id)))
+                .values(epoch=leases.c.epoch + 1, run_id=None, expires_at=0.0)
+            )
+            return loaded, generation + 1
 
     def _refuse_while_at_work(self, connection: Connection, table: TableRecord) -> None:
-        row = connection.execute(
-            select(leases.c.run_id)
+        now_s = connection.execute(select(self._now_s())).scalar_one()
+        rows = connection.execute(
+            select(leases)
             .join(ingestions, ingestions.c.id == leases.c.ingestion_id)
-            .where(ingestions.c.table_id == table.id, leases.c.run_id.is_not(None), leases.c.expires_at > self._now_s())
-        ).first()
-        if row is not None:
-            raise RunInProgressError(f"Run {row.run_id} is at work on {table.name}.", run_id=row.run_id)
+            .where(ingestions.c.table_id == table.id)
+        ).all()
+        for row in rows:
+            at_work = holder(row, now_s)
+            if at_work is not None:
+                raise RunInProgressError(f"Run {at_work.run_id} is at work on {table.name}.", run_id=at_work.run_id)
 
 
 def _find(connection: Connection, name: str) -> TableRecord | None:

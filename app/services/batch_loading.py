@@ -54,10 +54,18 @@ class BatchTask:
 class BatchLoader:
     """Loads batches into the tables of one catalog."""
 
-    def __init__(self, catalog: Catalog, engine: Engine, failpoint: Failpoint) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        engine: Engine,
+        failpoint: Failpoint,
+        *,
+        unknown_waits_s: tuple[float, ...] = UNKNOWN_WAITS_S,
+    ) -> None:
         self._catalog = catalog
         self._engine = engine
         self._failpoint = failpoint
+        self._unknown_waits_s = unknown_waits_s
 
     def load(self, task: BatchTask) -> Closing:
         """Bring the batch into the table, at most once, and say how it ended.
@@ -80,17 +88,17 @@ class BatchLoader:
         task.check_head(head)
         draft_for = self._draft_existing(task, head) if head else self._draft_new(task)
         written = write_all(self._engine, _write_plan(task, draft_for), task.progress)
-        self._failpoint("data_written")
-        if not written.data_files:
-            if head is not None:
-                written.draft.write_manifest(_manifest(task, written))
-            return _closing(task, written, None)
         try:
+            self._failpoint("data_written")
+            if not written.data_files and head is None:
+                return _closing(task, written, None)
             manifest_path = written.draft.write_manifest(_manifest(task, written))
             self._failpoint("manifest_written")
         except BaseException:
             written.discard()
             raise
+        if not written.data_files:
+            return _closing(task, written, None)
         return self._commit(task, written, manifest_path)
 
     def _draft_existing(self, task: BatchTask, head: TableHead) -> Callable[[Struct], Draft]:
@@ -134,6 +142,12 @@ class BatchLoader:
             raise
         except CommitUnknownError as unknown:
             return self._settle_unknown(task, written, order, unknown)
+        except AutoloaderError as error:
+            # Only what is caught above says that nothing was changed. Whatever else went wrong may have done so
+            # behind the request: a token that ran out, a database that was locked.
+            strange = CommitUnknownError(f"Committing ended in {error.code}: {error.message}")
+            strange.__cause__ = error
+            return self._settle_unknown(task, written, order, strange)
         self._failpoint("committed")
         return _closing(task, written, committed)
 
@@ -141,7 +155,7 @@ class BatchLoader:
         self, task: BatchTask, written: Written, order: CommitOrder, unknown: CommitUnknownError
     ) -> Closing:
         """Learn what became of a commit that nobody answered for; delete nothing, for it may still arrive."""
-        for wait_s in UNKNOWN_WAITS_S:
+        for wait_s in self._unknown_waits_s:
             log.warning("commit_unknown", batch_id=task.batch.batch.batch_id, reason=str(unknown))
             time.sleep(wait_s)
             found = self._look_up(task)
@@ -180,13 +194,23 @@ class BatchLoader:
         return closing
 
     def _look_up(self, task: BatchTask) -> FoundBatch | None:
-        for wait_s in UNKNOWN_WAITS_S:
+        """What the table says of the batch.
+
+        Raises:
+            CommitUnknownError: It cannot be asked, whatever the reason: the batch must stay open.
+        """
+        batch_id = task.batch.batch.batch_id
+        for wait_s in self._unknown_waits_s:
             try:
                 return self._catalog.find_batch(task.table, task.batch.batch)
             except CatalogUnreachableError as error:
-                log.warning("lookup_failed", batch_id=task.batch.batch.batch_id, reason=str(error))
+                log.warning("lookup_failed", batch_id=batch_id, reason=str(error))
                 time.sleep(wait_s)
-        raise CommitUnknownError(f"The catalog does not say whether it applied batch {task.batch.batch.batch_id}.")
+            except AutoloaderError as error:
+                raise CommitUnknownError(
+                    f"Nobody can say whether the catalog applied batch {batch_id}: {error.message}"
+                ) from error
+        raise CommitUnknownError(f"The catalog does not say whether it applied batch {batch_id}.")
 
     def _redraft(self, task: BatchTask, written: Written) -> Draft:
         """A fresh draft on today's table that the written data files still fit."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -23,7 +25,6 @@ from app.services.run import Job, LoadPorts, Run, RunSettings
 log = structlog.get_logger(__name__)
 
 _POLL_S = 0.2
-_MARK_CHUNK = 1_000
 
 
 class LoadService:
@@ -86,9 +87,10 @@ class LoadService:
 
 
 def _finish(ledger: Ledger, report: RunReport, lease: Lease, error: str | None) -> None:
-    try:
-        ledger.finish_run(report, error)
-        ledger.release(lease)
-    except AutoloaderError as failure:
-        # The lease runs out by itself and the next run settles what is open; the first error matters more.
-        log.warning("run_not_closed", run_id=report.run_id, reason=str(failure))
+    steps: tuple[Callable[[], None], ...] = (partial(ledger.finish_run, report, error), partial(ledger.release, lease))
+    for step in steps:
+        try:
+            step()
+        except AutoloaderError as failure:
+            # The lease runs out by itself and the next run settles what is open; the first error matters more.
+            log.warning("run_not_closed", run_id=report.run_id, reason=str(failure))

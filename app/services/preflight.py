@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from app.domain.definition import Definition, format_options
-from app.domain.errors import MixedFormatsError, SourceContainsWarehouseError, UsageError
+from app.domain.errors import InvalidFieldError, MixedFormatsError, SourceContainsWarehouseError, UsageError
 from app.domain.files import SourceFile
 from app.domain.formats import FileFormat, format_by_name, is_tab_separated
+from app.domain.locations import S3
 from app.domain.ports import Source
 from app.domain.table import TableName
 
@@ -57,12 +59,14 @@ def prepare(request: LoadRequest, open_source: OpenSource, keep_out: Sequence[st
 
     Raises:
         SourceContainsWarehouseError: The source could find files in one of them.
+        InvalidFieldError: The path names a source of another type than the one given.
         MixedFormatsError: Its files are of several formats.
         UsageError: Its files' names do not tell their format, and none was given.
         SourceNotFoundError, BucketNotFoundError, SourceAuthError, SourceUnreachableError: As `Source.discover`.
     """
     pattern = request.values.get("file_pattern")
     source = open_source(request.path, pattern, request.credentials)
+    _check_type(request.values.get("source_type"), source)
     for folder in keep_out:
         if source.can_find_below(folder):
             raise SourceContainsWarehouseError(f"The source {request.path} contains {folder}, where we write.")
@@ -76,10 +80,23 @@ def prepare(request: LoadRequest, open_source: OpenSource, keep_out: Sequence[st
     return Prepared(
         source=source,
         listing=chain(peeked, listing),
-        definition=Definition(request.path, pattern, options, provenance),
+        definition=Definition(_absolute(request.path), pattern, options, provenance),
         by_name=not given,
         empty=not peeked,
     )
+
+
+def _absolute(path: str) -> str:
+    """The path as any process may use it later, wherever it was started: a batch may be settled from another folder."""
+    if "://" in path:
+        return path
+    return path if path.startswith("/") else f"{Path.cwd()}/{path}"
+
+
+def _check_type(given: str | None, source: Source) -> None:
+    found = "s3" if source.root.startswith(S3) else "local"
+    if given not in (None, found):
+        raise InvalidFieldError(f"source.type is {given}, and the path names a source of type {found}.")
 
 
 def format_of(files: Sequence[SourceFile], path: str) -> FileFormat:
@@ -98,9 +115,7 @@ def format_of(files: Sequence[SourceFile], path: str) -> FileFormat:
             remedy="Give it: --format json, csv or parquet.",
         )
     if len(found) > 1:
-        shown = ", ".join(
-            f"{kind.value if kind else 'unknown'} ({key})" for kind, key in found.items()
-        )
+        shown = ", ".join(f"{kind.value if kind else 'unknown'} ({key})" for kind, key in found.items())
         raise MixedFormatsError(
             f"The source {path} mixes formats: {shown}. Nothing was loaded.",
             remedy="Choose with --file-pattern, such as '*.json', or give --format when all files are of one.",

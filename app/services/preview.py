@@ -19,7 +19,7 @@ from app.domain.table import TableHead
 from app.domain.table_checks import check_batches, check_identity
 from app.domain.types import EMPTY, Struct
 from app.services.batch_loading import new_table_schema
-from app.services.preflight import LoadRequest, OpenSource, Prepared, prepare
+from app.services.preflight import LoadRequest, OpenSource, Prepared, check_format, prepare
 from app.services.run import RunSettings
 
 
@@ -120,6 +120,8 @@ class _NewFiles:
                 retry_failed=self._request.retry_failed,
             )
             if decision is Decision.LOAD:
+                if self._prepared.by_name:
+                    check_format(sighting.file, self._prepared.definition)
                 yield sighting.file
             elif decision is Decision.KNOWN:
                 self.known += 1

@@ -23,14 +23,13 @@ from app.domain.selection import Decision, decide, plan_batches
 from app.domain.table import TableHead
 from app.domain.table_checks import check_batches, check_identity
 from app.domain.watch import Failpoint, Watcher
-from app.services.batch_loading import BatchLoader, BatchTask
+from app.services.batch_loading import UNKNOWN_WAITS_S, BatchLoader, BatchTask
 from app.services.heartbeat import Heartbeat
 from app.services.preflight import LoadRequest, OpenSource, Prepared, check_format
 from app.services.recovery import settle
 
 log = structlog.get_logger(__name__)
 
-_POLL_S = 0.2
 _MARK_CHUNK = 1_000
 
 
@@ -42,6 +41,8 @@ class RunSettings:
     batch_bytes: int
     batch_files: int
     file_tries: int
+    # Seconds between tries to learn what became of a commit that nobody answered for.
+    unknown_waits_s: tuple[float, ...] = UNKNOWN_WAITS_S
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ class Run:
         self._lease = job.lease
         self._watcher = job.watcher
         self._report = job.report
-        self._loader = BatchLoader(ports.catalog, ports.engine, ports.failpoint)
+        self._loader = BatchLoader(
+            ports.catalog, ports.engine, ports.failpoint, unknown_waits_s=settings.unknown_waits_s
+        )
         self._heartbeat = Heartbeat(job.ledger, job.lease, settings.lease_s)
         self._marks: list[tuple[SourceFile, FileState]] = []
 
@@ -127,10 +130,34 @@ class Run:
         if not batch.files:
             self._close(batch, Closing(batch.batch, committed=False))
             return
+        source = self._frozen_source(batch)
+        if source is None:
+            self._close(batch, Closing(batch.batch, committed=False))
+            return
         self._watcher.note(f"Batch {batch.batch.number} of an earlier run is not in the table; it is loaded again.")
-        frozen = batch.definition
-        source = self._ports.open_source(frozen.path, frozen.file_pattern, self._request.credentials)
         self._work_on(batch, source)
+
+    def _frozen_source(self, batch: OpenBatch) -> Source | None:
+        """The source that the batch was planned for; None where it cannot be opened any more.
+
+        Then the batch is given up: it is not in the table, nobody can put it there, and its files are found again
+        when their source is. A source of the past must not stand in the way of the present one for ever.
+        """
+        frozen, today = batch.definition, self._prepared.definition
+        if (frozen.path, frozen.file_pattern) == (today.path, today.file_pattern):
+            return self._prepared.source
+        # Keys belong to the kind of store they were given for.
+        same_kind = _is_s3(frozen.path) == _is_s3(today.path)
+        try:
+            return self._ports.open_source(
+                frozen.path, frozen.file_pattern, self._request.credentials if same_kind else None
+            )
+        except AutoloaderError as error:
+            self._warn(
+                f"{len(batch.files)} file(s) of an earlier run that did not end were not loaded, because their source "
+                f"{frozen.path} cannot be opened: {error.message} Load it again when it can."
+            )
+            return None
 
     def _load_batch(self, files: tuple[SourceFile, ...]) -> None:
         self._flush_marks()
@@ -246,3 +273,7 @@ class Run:
                 f"{report.files_changed} loaded file(s) have a new version in the source, which was not loaded "
                 "(on_file_change is ignore)."
             )
+
+
+def _is_s3(path: str) -> bool:
+    return path.lower().startswith("s3://")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from app.domain.errors import FileFailure
 from app.domain.evolution import extends
@@ -13,6 +14,9 @@ from app.domain.types import EMPTY, Struct, join_structs
 
 # Drift is looked at in whole files, so the second round fits; more happen only when files' drifts meet each other.
 MAX_ROUNDS = 4
+
+# What a round wrote, and under which schema.
+_Round: TypeAlias = tuple[Struct, WriteResult]
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,26 @@ def write_all(engine: Engine, plan: WritePlan, progress: Progress) -> Written:
     Raises:
         WriteFailureError: The data location takes no files; nothing of the batch is left there.
     """
-    draft = plan.draft_for(EMPTY)
+    first = plan.draft_for(EMPTY)
+    done: list[_Round] = []
+    try:
+        draft = _write_rounds(engine, plan, first, done, progress)
+    except BaseException:
+        # What earlier rounds wrote will not be committed either.
+        discard(first, [f for _, r in done for f in r.data_files])
+        raise
+    return Written(
+        draft=draft,
+        data_files=tuple(f for _, r in done for f in r.data_files),
+        loaded=tuple(f for _, r in done for f in r.loaded),
+        failed=tuple(f for _, r in done for f in r.failed),
+    )
+
+
+def _write_rounds(engine: Engine, plan: WritePlan, draft: Draft, done: list[_Round], progress: Progress) -> Draft:
+    """The draft that all files fit; `done` holds at every moment what was written and is still there."""
     observed = EMPTY
     pending = plan.files
-    done: list[tuple[Struct, WriteResult]] = []
     for number in range(1, MAX_ROUNDS + 1):
         result = engine.write(_order(plan, draft, pending, number, report_drift=number < MAX_ROUNDS), progress)
         done.append((draft.schema, result))
@@ -66,14 +86,9 @@ def write_all(engine: Engine, plan: WritePlan, progress: Progress) -> Written:
             break
         observed = join_structs(observed, result.drift)
         draft = plan.draft_for(observed)
-        done, again = _drop_stale(draft, done, plan.files)
+        done[:], again = _drop_stale(draft, done, plan.files)
         pending = (*result.drifted, *again)
-    return Written(
-        draft=draft,
-        data_files=tuple(f for _, r in done for f in r.data_files),
-        loaded=tuple(f for _, r in done for f in r.loaded),
-        failed=tuple(f for _, r in done for f in r.failed),
-    )
+    return draft
 
 
 def _order(
@@ -92,10 +107,10 @@ def _order(
 
 
 def _drop_stale(
-    draft: Draft, done: list[tuple[Struct, WriteResult]], files: tuple[SourceFile, ...]
-) -> tuple[list[tuple[Struct, WriteResult]], tuple[SourceFile, ...]]:
+    draft: Draft, done: list[_Round], files: tuple[SourceFile, ...]
+) -> tuple[list[_Round], tuple[SourceFile, ...]]:
     """Remove what was written under a schema that the new draft cannot read; its files are to be written again."""
-    kept: list[tuple[Struct, WriteResult]] = []
+    kept: list[_Round] = []
     stale: set[tuple[str, str]] = set()
     for schema, result in done:
         if extends(draft.schema, schema):
