@@ -180,7 +180,7 @@ class IcebergCatalog:
         return printed_query(table)
 
     def ping(self) -> str | None:
-        """None when the catalog answers, else why it does not, in a sentence without secrets. Makes nothing."""
+        """None when the catalog answers, else why it does not, in a sentence without secrets. Makes no warehouse."""
         try:
             inner = self._open()
             if inner is not None:

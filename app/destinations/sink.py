@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urlparse
-
-from pyiceberg.io import FileIO, load_file_io
 
 from app.domain.errors import WriteFailureError
 from app.domain.ports import DataSink
+
+if TYPE_CHECKING:
+    from pyiceberg.io import FileIO
 
 # Properties of file systems; a catalog's own (its URI, its credential, its token) are not among them.
 _STORAGE = ("s3.", "gcs.", "adls.", "hdfs.", "hf.", "client.", "py-io-impl")
@@ -85,6 +86,9 @@ class ObjectStoreSink:
             self._io().delete(path)
 
     def _io(self) -> FileIO:
+        # The engine's processes that write to a local folder never need it.
+        from pyiceberg.io import load_file_io  # noqa: PLC0415
+
         return load_file_io(dict(self.properties), self.folder)
 
     @contextmanager

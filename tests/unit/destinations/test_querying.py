@@ -122,8 +122,8 @@ def test_values_of_every_type_come_back(catalog: IcebergCatalog) -> None:
         "b": True, "i": 2**31 - 1, "l": -(2**63), "f": 0.5, "d": 1e300, "date": dt.date(1, 1, 1),
         "time": dt.time(23, 59, 59, 999999), "ts": dt.datetime(9999, 12, 31, 23, 59, 59, 999999),  # noqa: DTZ001
         "tz": dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.UTC), "s": "\U0001d51e'",
-        "u": identities.UUID(int=7), "bin": b"\x00\xff", "fix": b"abc", "dec": Exact("9" * 36 + ".99"), "list": [1, None],
-        "map": {"a": 1}, "st": {"x": "y", "y": [NOON]},
+        "u": identities.UUID(int=7), "bin": b"\x00\xff", "fix": b"abc", "dec": Exact("9" * 36 + ".99"),
+        "list": [1, None], "map": {"a": 1}, "st": {"x": "y", "y": [NOON]},
     }  # fmt: skip
     stored = {**row, "u": identities.UUID(int=7).bytes, "map": [("a", 1)]}
     fill(catalog, TABLE, schema, [stored, {}])
