@@ -148,6 +148,7 @@ class CsvDecoder:
         try:
             for record in table.records(reader, b"", last=True):
                 observer.add(record, reader.line)
+                seen = True
         except TruncatedError:
             if not seen:
                 raise

@@ -29,6 +29,7 @@ class CsvReader:
         self._skip_lines = skip_lines
         self._feed = TextFeed(line=line, lone_returns=True)
         self._begins = 0
+        self._has_nul = False
 
     @property
     def between_records(self) -> bool:
@@ -72,6 +73,7 @@ class CsvReader:
         feed = self._feed
         if last and feed.text and not feed.text.endswith("\n"):
             feed.text += "\n"
+        self._has_nul = "\0" in feed.text
         while self._skip_lines:
             match = _LINE.match(feed.text, feed.position)
             if match is None:
@@ -92,7 +94,9 @@ class CsvReader:
     def _record(self, *, last: bool) -> list[str] | None:
         """The record at the position; None where more text is needed. Leaves the next one's place behind."""
         text, position, grammar = self._feed.text, self._feed.position, self._grammar
-        fields: list[str] = []
+        fields = self._plain_fields(text, position) or []
+        if fields:
+            return self._checked(fields)
         end = grammar.delimiter
         while end == grammar.delimiter:
             match = grammar.field.match(text, position)
@@ -103,7 +107,20 @@ class CsvReader:
             fields.append(grammar.unescaped(plain) if quoted is None else Quoted(grammar.plain_text(quoted)))
             position = match.end()
         self._begins = position
-        if "\0" in text and any("\0" in field for field in fields):
+        return self._checked(fields)
+
+    def _plain_fields(self, text: str, position: int) -> list[str] | None:
+        """The fields of a record that is a line without any sign but delimiters; None where it may be more."""
+        end = text.find("\n", position)
+        line = text[position : max(end, position)].removesuffix("\r")
+        signs = (self._grammar.quote, self._grammar.escape, "\r")
+        if end < 0 or any(sign and sign in line for sign in signs):
+            return None
+        self._begins = end + 1
+        return line.split(self._grammar.delimiter)
+
+    def _checked(self, fields: list[str]) -> list[str]:
+        if self._has_nul and any("\0" in field for field in fields):
             raise self._malformed("it holds a NUL byte")
         return fields
 

@@ -99,6 +99,7 @@ class JsonDecoder:
         try:
             for record in reader.feed(b"", last=True):
                 observer.add(record, reader.line)
+                seen = True
         except TruncatedError:
             if not seen:
                 raise
