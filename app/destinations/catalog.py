@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 from pyiceberg.catalog import Catalog as Inner
-from pyiceberg.catalog import MetastoreCatalog, load_catalog
+from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError
-from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
-from pyiceberg.table import StagedTable, Table
-from pyiceberg.table.metadata import TableMetadata, new_table_metadata
-from pyiceberg.table.snapshots import Snapshot
-from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
 
 from app.destinations.describing import TableDescription, describe
 from app.destinations.draft import ROUNDS, ExistingDraft, NewDraft, Target, load_guarded
 from app.destinations.guard import Guard
+from app.destinations.heads import table_head
 from app.destinations.manifests import find_manifest
 from app.destinations.properties import missing_properties, new_table_properties
 from app.destinations.querying import printed_query, query
 from app.destinations.refusal import fenced, is_in
 from app.destinations.schema_changes import assert_suitable, evolve, missing_system_columns
-from app.destinations.schemas import from_iceberg, to_iceberg
+from app.destinations.schemas import from_iceberg
+from app.destinations.staging import stage
 from app.destinations.translation import committing, creating, opening, preparing, reading, redacted, translated
 from app.domain.batch import BatchRef
 from app.domain.errors import (
@@ -50,7 +47,6 @@ Opener = Callable[[str, Mapping[str, str]], Inner]
 
 SNAPSHOT_FENCE = "autoloader.fence"
 OPEN_TRIES = 5
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_\-]+")
 
 
 def open_catalog(name: str, properties: Mapping[str, str]) -> Inner:
@@ -101,7 +97,7 @@ class IcebergCatalog:
             raise TableConflictError(f"The table {table} exists by now.")
         provenance = schema.find(FILE_PATH) is not None
         with translated(creating, str(table)):
-            staged = _stage(inner, target, schema, new_table_properties(properties, provenance=provenance))
+            staged = stage(inner, target, schema, new_table_properties(properties, provenance=provenance))
         return NewDraft(target, staged, staged.metadata)
 
     def draft(self, table: TableName, changes: Sequence[Change], *, provenance: bool = True) -> Draft:
@@ -273,72 +269,6 @@ def make_local_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=30)) as connection:
         connection.execute("pragma journal_mode=wal")
-
-
-def table_head(name: TableName, metadata: TableMetadata) -> TableHead:
-    """The head that `metadata` shows."""
-    current = metadata.current_snapshot()
-    ancestors = tuple(_ancestors(metadata))
-    oldest = metadata.snapshot_by_id(ancestors[-1]) if ancestors else None
-    return TableHead(
-        name=name,
-        uuid=str(metadata.table_uuid),
-        location=metadata.location,
-        schema=from_iceberg(metadata.schema()),
-        properties=dict(metadata.properties),
-        snapshot_id=current.snapshot_id if current else None,
-        sequence_number=(current.sequence_number or 0) if current else 0,
-        ancestors=ancestors,
-        history_cut=oldest is not None and _has_forgotten_parent(oldest),
-        oldest_sequence_number=(oldest.sequence_number or 0) if oldest else 0,
-    )
-
-
-def _has_forgotten_parent(oldest: Snapshot) -> bool:
-    # Some programs forget the parent together with it; but only the first snapshot of a table has the number 1.
-    return oldest.parent_snapshot_id is not None or (oldest.sequence_number or 0) > 1
-
-
-def _ancestors(metadata: TableMetadata) -> Iterator[int]:
-    parents = {s.snapshot_id: s.parent_snapshot_id for s in metadata.snapshots}
-    current = metadata.current_snapshot_id
-    while current is not None and current in parents:
-        yield current
-        # Popped, so that a chain that bites its tail ends.
-        current = parents.pop(current)
-
-
-def _stage(inner: Inner, target: Target, schema: Struct, properties: dict[str, str]) -> Table:
-    location = _own_location(inner, target)
-    if location is None:
-        transaction = inner.create_table_transaction(target.identifier, to_iceberg(schema), properties=properties)
-        return transaction._table  # noqa: SLF001  # there is no public way to the staged table
-    metadata = new_table_metadata(
-        to_iceberg(schema), UNPARTITIONED_PARTITION_SPEC, UNSORTED_SORT_ORDER, location, dict(properties)
-    )
-    io = inner._load_file_io(metadata.properties, location)  # noqa: SLF001  # as the catalog's own staging does
-    return StagedTable(target.identifier, metadata, f"{location}/metadata/00000.metadata.json", io, inner)
-
-
-def _own_location(inner: Inner, target: Target) -> str | None:
-    """A location where the catalog's own would not do: for nested namespaces, and names that are no plain paths."""
-    if not isinstance(inner, MetastoreCatalog):
-        return None
-    *namespace, name = target.identifier
-    if len(namespace) == 1 and all(_PLAIN_NAME.fullmatch(part) for part in target.identifier):
-        return None
-    root = inner.load_namespace_properties(tuple(namespace)).get("location")
-    if root is None and not target.warehouse:
-        raise ValueError("it has no warehouse, and the namespace has no location")
-    parents = () if root else namespace
-    return "/".join([(root or target.warehouse).rstrip("/"), *(_path_part(part) for part in (*parents, name))])
-
-
-def _path_part(name: str) -> str:
-    if _PLAIN_NAME.fullmatch(name):
-        return name
-    # Blanks, quotes and the like confuse readers of paths. The digest keeps apart what would fall together.
-    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _fence(target: Target, batch: BatchRef, assert_lease: Callable[[], None]) -> TableMetadata:
