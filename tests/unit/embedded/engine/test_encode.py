@@ -41,7 +41,7 @@ def ids(fields: Iterable[pa.Field]) -> Iterator[tuple[str, int]]:
         if pa.types.is_map(field.type):
             yield from ids([field.type.key_field, field.type.item_field])
         elif pa.types.is_nested(field.type):
-            yield from ids(field.type.fields)
+            yield from ids([field.type.field(i) for i in range(field.type.num_fields)])
 
 
 def names(folder: Path) -> list[str]:
