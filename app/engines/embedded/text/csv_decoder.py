@@ -16,8 +16,8 @@ from app.engines.embedded.text.csv_grammar import CsvGrammar
 from app.engines.embedded.text.csv_head import CsvHead, CsvHeads
 from app.engines.embedded.text.csv_records import CsvReader
 from app.engines.embedded.text.csv_table import CsvTable
+from app.engines.embedded.text.feed import TruncatedError
 from app.engines.embedded.text.guess import guess_schema
-from app.engines.embedded.text.json_records import TruncatedError
 from app.engines.embedded.text.observer import Observer
 from app.engines.embedded.text.pieces import (
     LOOK_BYTES,

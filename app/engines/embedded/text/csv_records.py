@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from app.domain.errors import Category, FileError
 from app.engines.embedded.text.csv_grammar import CsvGrammar
-from app.engines.embedded.text.feed import TextFeed
-from app.engines.embedded.text.json_records import TruncatedError
+from app.engines.embedded.text.feed import TextFeed, TruncatedError
 
 _BLANK_LINES = re.compile(r"(?:\r\n|\n|\r(?!\Z))*")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r(?!\Z))")

@@ -9,6 +9,10 @@ from app.domain.errors import Category, FileError
 MAX_RECORD_CHARACTERS = 64 * 1024 * 1024
 
 
+class TruncatedError(FileError):
+    """The file ends inside a record."""
+
+
 class TextFeed:
     """Decodes UTF-8 that comes in pieces. `text` from `position` on is what the reader has not eaten yet."""
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 from app.domain.formats import FormatOptions
 from app.domain.types import UNKNOWN, Struct
 from app.engines.embedded.decoding import Decoded
+from app.engines.embedded.text.feed import TruncatedError
 from app.engines.embedded.text.guess import guess_schema
 from app.engines.embedded.text.json_fast import FastJson
-from app.engines.embedded.text.json_records import JsonReader, TruncatedError
+from app.engines.embedded.text.json_records import JsonReader
 from app.engines.embedded.text.observer import Observer
 from app.engines.embedded.text.pieces import LOOK_BYTES, as_utf8, as_whole, check_encoding, growing, reblock
 from app.engines.embedded.text.rows import Rows

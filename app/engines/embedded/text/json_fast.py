@@ -53,7 +53,6 @@ class FastJson:
         self._schema = schema
         self._arrow = arrow_schema(schema)
         self._ignored = ignored
-        self._known = {f.name.casefold() for f in schema.fields}
         # A name that no file can know, so that a row with it is ours and stands between two files.
         self._mark = f"mark-{secrets.token_hex(16)}"
         fields = [pa.field(f.name, _read_type(f.type)) for f in schema.fields]

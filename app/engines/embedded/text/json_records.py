@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from app.domain.errors import Category, FileError
-from app.engines.embedded.text.feed import TextFeed
+from app.engines.embedded.text.feed import TextFeed, TruncatedError
 from app.engines.embedded.text.values import Integer, Real, Value, json_text, shown
 
 MAX_DEPTH = 100
@@ -20,10 +20,6 @@ _LONGEST_CUT = 12
 _LITERALS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 # A number that is cut here was read as if it ended before.
 _NUMBER_TAILS = (".", "e", "E", "e+", "e-", "E+", "E-")
-
-
-class TruncatedError(FileError):
-    """The file ends inside a record."""
 
 
 class _MalformedError(Exception):

@@ -289,3 +289,24 @@ def test_the_fast_road_is_taken() -> None:
     done = fast.decode([b'1,2024-01-02,"a ""b"", c"\n', b'2,,""'])
     assert done is not None
     assert done[1] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", [BOOLEAN, INT, LONG, DOUBLE, STRING, DATE, TIMESTAMP, TIMESTAMPTZ], ids=str)
+def test_columns_of_nulls_do_not_leave_the_fast_road(kind: DataType) -> None:
+    schema = Struct((Field("a", LONG), Field("n", kind)))
+    assert FastJson(schema).holds(b'{"a":1,"n":null}\n{"a":2}\n')
+    assert FastCsv(CsvGrammar.of(CSV), ("a", "n"), schema).holds(b"1,\r\n2,\r\n")
+
+
+def test_an_ignored_column_must_be_a_known_one() -> None:
+    fast = FastJson(Struct((Field("a", LONG),)), ignored=frozenset({"n"}))
+    assert fast.holds(b'{"a":1,"n":null}\n')
+    assert not fast.holds(b'{"a":1,"m":null}\n')
+
+
+def test_quotes_that_stand_where_they_must_are_read_fast() -> None:
+    fast = FastCsv(CsvGrammar.of(CSV), ("a", "b"), Struct((Field("a", STRING), Field("b", STRING))))
+    for good in (b'"",""\n', b'"a""","""b"\n"x\n",y\n', b'1,2\n3,"4"', b'"a,"",b",c\r\n'):
+        assert fast.holds(good)
+    for bad in (b'"a"b,c\n', b'"a,"b",c"\n', b'a"b,c\n', b'"a"""b,c\n', b'"a,b\n', b' "a",b\n'):
+        assert not fast.holds(bad)
