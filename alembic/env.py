@@ -1,12 +1,11 @@
-"""Runs the migrations, on the connection that the program hands over, or on DATABASE_URL from the command line."""
+"""Runs the migrations, on the connection that the program hands over, or on the settings' database when run by hand."""
 
 from __future__ import annotations
-
-import os
 
 from alembic import context
 from sqlalchemy import Connection
 
+from app.config import read_settings
 from app.persistence.database import open_engine, parse_url
 from app.persistence.schema import metadata
 
@@ -21,7 +20,7 @@ given = context.config.attributes.get("connection")
 if given is not None:
     _migrate(given)
 else:
-    engine = open_engine(parse_url(os.environ.get("DATABASE_URL", "sqlite:///./autoloader.db")))
+    engine = open_engine(parse_url(read_settings().ledger_url))
     with engine.connect() as opened:
         _migrate(opened)
         opened.commit()

@@ -149,7 +149,8 @@ def check_value(field: DefinitionField, value: Any) -> None:  # noqa: ANN401 - a
     if field.built is None or value in field.built:
         return
     choices = [str(b) for b in field.built if b is not None]
-    if not choices or value in field.known:
+    # A field of which only the default is built has its other values to come, listed or not.
+    if value in field.known or not (field.usable or field.known):
         advice = f"Use {_listed(choices)}." if choices else "Leave it out."
         raise NotSupportedError(f"{field.path} = {value!r} is not supported.", remedy=advice)
     raise InvalidFieldError(f"{field.path} = {value!r} has no meaning.", remedy=f"Use {_listed(choices)}.")
@@ -235,7 +236,7 @@ def _check_encoding(encoding: str | None) -> None:
     if encoding is None:
         return
     try:
-        b"".decode(encoding)
+        "a".encode(encoding)
     except (LookupError, ValueError):
         raise InvalidFieldError(
             f"{BY_NAME['encoding'].path} = {encoding!r} is no text encoding that is known here.",
