@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, RESTError, TableAlreadyExistsError
-from pyiceberg.io.pyarrow import parquet_file_to_data_file
 from pyiceberg.manifest import DataFile as IcebergDataFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import CreateTableTransaction, StagedTable, Table, Transaction
@@ -157,6 +156,9 @@ class IcebergDraft(ABC):
         return append.snapshot_id
 
     def _read_footers(self, data_files: tuple[DataFile, ...]) -> None:
+        # Imported here: a load with nothing new, the most frequent one, does not pay for Arrow.
+        from pyiceberg.io.pyarrow import parquet_file_to_data_file  # noqa: PLC0415
+
         for data_file in data_files:
             if data_file.path in self._footers:
                 continue
