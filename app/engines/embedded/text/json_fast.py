@@ -38,6 +38,8 @@ _SCALARS = {BOOLEAN, INT, LONG, DOUBLE, STRING} | _MOMENTS
 # Arrow counts the bytes of a block in 31 bits.
 _MAX_BUFFER_BYTES = 2**31 - 2**16
 _MAX_DEPTH = 50
+_MAX_BRACKETS = 500
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{\n"))
 
 
 class FastJson:
@@ -56,10 +58,7 @@ class FastJson:
         # A name that no file can know, so that a row with it is ours and stands between two files.
         self._mark = f"mark-{secrets.token_hex(16)}"
         fields = [pa.field(f.name, _read_type(f.type)) for f in schema.fields]
-        self._options = pj.ParseOptions(
-            explicit_schema=pa.schema([*fields, pa.field(self._mark, pa.int64())]),
-            unexpected_field_behavior="infer",
-        )
+        self._explicit = pa.schema([*fields, pa.field(self._mark, pa.int64())])
 
     @staticmethod
     def can_read(schema: Struct) -> bool:
@@ -84,15 +83,26 @@ class FastJson:
     def _join(self, texts: Sequence[bytes]) -> bytes:
         parts: list[bytes] = []
         for place, text in enumerate(texts):
-            parts += (text, b'\n{"%s":%d}\n' % (self._mark.encode(), place))
+            end = b"" if text.endswith(b"\n") or not text else b"\n"
+            parts += (text, end, b'{"%s":%d}\n' % (self._mark.encode(), place))
         return b"".join(parts)
 
     def _parse(self, buffer: bytes) -> pa.Table:
-        options = pj.ReadOptions(use_threads=False, block_size=len(buffer) + 1)
+        """The parser's table, new columns inferred only where that cannot overflow its stack."""
         try:
-            return pj.read_json(pa.BufferReader(buffer), read_options=options, parse_options=self._options)
+            return self._read(buffer, "error")
+        except pa.ArrowInvalid as error:
+            if "unexpected field" not in str(error) or not _is_shallow(buffer):
+                raise UncertainError from error
+        try:
+            return self._read(buffer, "infer")
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise UncertainError from error
+
+    def _read(self, buffer: bytes, unexpected: str) -> pa.Table:
+        parse = pj.ParseOptions(explicit_schema=self._explicit, unexpected_field_behavior=unexpected)
+        read = pj.ReadOptions(use_threads=False, block_size=len(buffer) + 1)
+        return pj.read_json(pa.BufferReader(buffer), read_options=read, parse_options=parse)
 
     def _settle(self, table: pa.Table, count: int) -> tuple[pa.Table, list[int]]:
         self._check_names(table.schema)
@@ -145,6 +155,20 @@ def _read_type(kind: DataType) -> pa.DataType:
     if isinstance(kind, ListOf):
         return pa.list_(pa.field("element", _read_type(kind.element)))
     return pa.string() if kind in _MOMENTS else arrow_type(kind)
+
+
+def _is_shallow(buffer: bytes) -> bool:
+    """Whether every line is a record of its own with few brackets.
+
+    The parser builds types of new columns by recursion, and some thousand levels end the process. A line that ends
+    in a brace before one that begins with a brace can only be the end of a record, or an error.
+    """
+    ends = buffer.count(b"\n")
+    begun = buffer.startswith(b"{") + buffer.count(b"\n{")
+    if begun != ends or buffer.count(b"}\n") + buffer.count(b"}\r\n") != ends:
+        return False
+    brackets = buffer.translate(None, _NO_BRACKETS)
+    return max(map(len, brackets.split(b"\n"))) <= _MAX_BRACKETS
 
 
 def _check_rows(columns: list[pa.Array], schema: Struct) -> None:

@@ -392,6 +392,17 @@ def test_depth_has_a_limit() -> None:
         assert (error.category, error.line) == (Category.LIMIT_EXCEEDED, 2)
 
 
+@pytest.mark.parametrize("opening", ["[", '{"k":', "[\n", '{"k":\n', '[{}\n,{"k":'])
+def test_a_new_column_that_is_too_deep_does_not_end_the_process(opening: str) -> None:
+    depth = 50_000
+    closing = "".join("]}"[sign == "{"] for sign in reversed(opening) if sign in "[{")[: opening.count("k") or 1]
+    for tail in ("1" + closing * depth + "}\n", ""):
+        text = '{"a": 1}\n{"a": 1, "x": ' + opening * depth + tail
+        [outcome] = decoder(JSON, of(LONG)).decode_group([text.encode()]).rows
+        assert isinstance(outcome, FileError)
+        assert (outcome.category, outcome.line) == (Category.LIMIT_EXCEEDED, 2)
+
+
 def test_brackets_beside_each_other_are_no_depth() -> None:
     assert decode(of(STRING), '{"a": [' + ",".join(["[]"] * 500) + "]}")
 
