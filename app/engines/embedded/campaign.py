@@ -10,7 +10,7 @@ from functools import partial
 from app.domain.errors import AutoloaderError, Category, EngineDiedError, FileError, FileFailure, WriteFailureError
 from app.domain.files import SourceFile
 from app.domain.ports import DataSink, Progress, WriteResult
-from app.engines.embedded.messages import Beat, Broke, Job, Observed, Opened, Reads, Refused
+from app.engines.embedded.messages import Beat, Broke, Job, Observed, Opened, Puzzled, Reads, Refused, frame
 from app.engines.embedded.orders import Part, split
 from app.engines.embedded.pool import CalledOff, ChildPool, Died, Outcome, Task
 
@@ -84,14 +84,14 @@ class Campaign:
 
     def _submit(self, part: Part) -> None:
         with self._changed:
-            self._outstanding += 1
             self._numbers += 1
             number = self._numbers
         attempt = _Attempt(part)
-        task = Task(
-            self._make_job(part, number), partial(self._hear, attempt), partial(self._finish, attempt), self._called_off
-        )
-        self._pool.submit(task)
+        # Packed before it counts: what cannot travel is an error of the caller, and nothing to wait for.
+        packed = frame(self._make_job(part, number))
+        with self._changed:
+            self._outstanding += 1
+        self._pool.submit(Task(packed, partial(self._hear, attempt), partial(self._finish, attempt), self._called_off))
 
     # --- what children say: in the thread of the child -----------------------------------------------------------
 
@@ -137,6 +137,8 @@ class Campaign:
                 self.answers.append((attempt.part, outcome))
         elif isinstance(outcome, Refused):
             return WriteFailureError(outcome.message)
+        elif isinstance(outcome, Puzzled):
+            return EngineDiedError(f"A child process of the engine cannot read its work: {outcome.message}.")
         elif isinstance(outcome, CalledOff):
             return None if self._called_off.is_set() else EngineDiedError("The engine was closed while it was at work.")
         elif isinstance(outcome, Died) and outcome.at_start:

@@ -20,12 +20,14 @@ from app.engines.embedded.messages import (
     Broke,
     InferJob,
     Message,
+    Puzzled,
     Ready,
     Refused,
     Tell,
     WriteJob,
     frame,
-    read_frame,
+    read_body,
+    unpack,
 )
 
 _PR_SET_PDEATHSIG = 1
@@ -60,11 +62,22 @@ def take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return os.fdopen(requests, "rb"), os.fdopen(answers, "wb", buffering=0)
 
 
-def read_jobs(requests: BinaryIO, jobs: queue.SimpleQueue[WriteJob | InferJob]) -> None:
+def read_jobs(requests: BinaryIO, jobs: queue.SimpleQueue[bytes]) -> None:
     """Put every job that comes into the queue; end the process when the parent is gone, also amid work."""
-    while (job := read_frame(requests)) is not None:
-        jobs.put(job)  # type: ignore[arg-type]
+    while (body := read_body(requests)) is not None:
+        jobs.put(body)
     os._exit(0)
+
+
+def answer(body: bytes, tell: Tell) -> Answer:
+    """Unpack a job and do it."""
+    try:
+        job = unpack(body)
+    except Exception as error:  # noqa: BLE001 - this is the process's outermost frame
+        return Puzzled(f"{type(error).__name__}: {error}")
+    if not isinstance(job, WriteJob | InferJob):
+        return Puzzled(f"{type(job).__name__} is no job")
+    return carry_out(job, tell)
 
 
 def carry_out(job: WriteJob | InferJob, tell: Tell) -> Answer:
@@ -94,11 +107,11 @@ def main() -> None:
             while data:
                 data = data[answers.write(data) :]
 
-    jobs: queue.SimpleQueue[WriteJob | InferJob] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=read_jobs, args=(requests, jobs), daemon=True).start()
     tell(Ready())
     while True:
-        tell(carry_out(jobs.get(), tell))
+        tell(answer(jobs.get(), tell))
 
 
 if __name__ == "__main__":

@@ -86,8 +86,15 @@ class Broke:
     out_of_memory: bool = False
 
 
+@dataclass(frozen=True)
+class Puzzled:
+    """The child cannot read the job that came: no file is to blame."""
+
+    message: str
+
+
 Job = WriteJob | InferJob
-Answer = WriteResult | Observed | Refused | Broke
+Answer = WriteResult | Observed | Refused | Broke | Puzzled
 Message = Ready | Beat | Reads | Opened | Answer
 Tell = Callable[[Message], None]
 
@@ -98,15 +105,20 @@ def frame(message: object) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def read_frame(stream: BinaryIO) -> object | None:
-    """The next message of a blocking stream; None at its end."""
+def read_body(stream: BinaryIO) -> bytes | None:
+    """The next message of a blocking stream, not unpacked yet; None at its end."""
     head = stream.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None
     (length,) = LENGTH.unpack(head)
     body = stream.read(length)
+    return body if len(body) == length else None
+
+
+def unpack(body: bytes) -> object:
+    """The message that `frame` packed, without its length."""
     # Both ends are this program: what comes out of the pipe is as trusted as the program itself.
-    return pickle.loads(body) if len(body) == length else None  # noqa: S301
+    return pickle.loads(body)  # noqa: S301
 
 
 class Frames:
@@ -124,6 +136,6 @@ class Frames:
             end = LENGTH.size + length
             if len(self._buffer) < end:
                 break
-            found.append(pickle.loads(bytes(self._buffer[LENGTH.size : end])))  # noqa: S301
+            found.append(unpack(bytes(self._buffer[LENGTH.size : end])))
             del self._buffer[:end]
         return found

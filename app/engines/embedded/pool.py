@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
-from app.engines.embedded.messages import Answer, Beat, Broke, Frames, Job, Message, Opened, Reads, Ready, frame
+from app.engines.embedded.messages import Answer, Beat, Broke, Frames, Message, Opened, Reads, Ready
 
 _NAMES = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 _PROXIES = frozenset({"http_proxy", "https_proxy", "no_proxy", "all_proxy"})
@@ -68,12 +68,12 @@ Outcome = Answer | Died | CalledOff
 
 @dataclass(frozen=True)
 class Task:
-    """A job on its way. The callbacks run in the thread of the child that has it.
+    """A job on its way, packed as `frame` does. The callbacks run in the thread of the child that has it.
 
     `finish` is called exactly once, after the last `hear`. `called_off` ends the job at once, with its child.
     """
 
-    job: Job
+    job: bytes
     hear: Callable[[Beat | Reads | Opened], None]
     finish: Callable[[Outcome], None]
     called_off: threading.Event = field(default_factory=threading.Event)
@@ -101,22 +101,23 @@ class ChildPool:
         self._closed = threading.Event()
 
     def submit(self, task: Task) -> None:
-        """Give `task` to the next child that is free.
-
-        Raises:
-            RuntimeError: The pool is closed.
-        """
+        """Give `task` to the next child that is free; a closed pool calls it off."""
         with self._lock:
-            if self._closed.is_set():
-                raise RuntimeError("The pool is closed.")
-            if self._free <= 0 and len(self._threads) < self._processes:
-                # The thread lives as long as its children: the kernel ends them with the thread that made them.
-                thread = threading.Thread(target=self._serve, name="embedded-engine-child", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-                self._free += 1
-            self._free -= 1
-            self._tasks.put(task)
+            closed = self._closed.is_set()
+            if not closed:
+                if self._free <= 0 and len(self._threads) < self._processes:
+                    self._start_thread()
+                    self._free += 1
+                self._free -= 1
+                self._tasks.put(task)
+        if closed:
+            task.finish(CalledOff())
+
+    def _start_thread(self) -> None:
+        # The thread lives as long as its children: the kernel ends them with the thread that made them.
+        thread = threading.Thread(target=self._serve, name="embedded-engine-child", daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def close(self) -> None:
         """End every child, also one at work, and wait until they are gone. Idempotent."""
@@ -142,6 +143,14 @@ class ChildPool:
         finally:
             if child is not None:
                 child.kill()
+            self._replace(threading.current_thread())
+
+    def _replace(self, thread: threading.Thread) -> None:
+        """Let another thread go on for one that an error ended: tasks may be waiting."""
+        with self._lock:
+            if thread in self._threads:
+                self._threads.remove(thread)
+                self._start_thread()
 
     def _carry_out(self, child: Child | None, task: Task) -> tuple[Outcome, Child | None]:
         def off() -> bool:
@@ -153,11 +162,13 @@ class ChildPool:
             if child is not None:
                 child.kill()
             child = Child(self._memory_bytes)
-        outcome = child.carry_out(task.job, task.hear, off, self._stall_timeout_s)
-        if isinstance(outcome, Died | CalledOff | Broke):
-            # After any of these nobody knows the state of its memory.
-            child.kill()
-            return outcome, None
+        outcome: Outcome | None = None
+        try:
+            outcome = child.carry_out(task.job, task.hear, off, self._stall_timeout_s)
+        finally:
+            # After any of these, and after an error here, nobody knows the state that it is in.
+            if outcome is None or isinstance(outcome, Died | CalledOff | Broke):
+                child.kill()
         return outcome, child
 
 
@@ -194,7 +205,7 @@ class Child:
 
     def carry_out(
         self,
-        job: Job,
+        job: bytes,
         hear: Callable[[Beat | Reads | Opened], None],
         called_off: Callable[[], bool],
         stall_timeout_s: float,
@@ -225,11 +236,11 @@ class Child:
                 if time.monotonic() - heard_at > stall_timeout_s:
                     return Died(f"it did nothing for {stall_timeout_s:g} s", by_limit=True, at_start=not self._ready)
 
-    def _send(self, job: Job) -> None:
+    def _send(self, job: bytes) -> None:
         pipe = _open(self._process.stdin)
         # Where it is dead already, the end of its output, which comes next, says how.
         with contextlib.suppress(BrokenPipeError):
-            pipe.write(frame(job))
+            pipe.write(job)
             pipe.flush()
 
     def _receive(self, selector: selectors.BaseSelector) -> list[Message]:

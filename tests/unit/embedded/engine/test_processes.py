@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -254,6 +255,41 @@ def test_an_engine_whose_children_do_not_start_says_so(tmp_path: Path) -> None:
             engine.write(order(tmp_path, [put(tmp_path, "a.parquet", rows_of(1))]), Counted())
     finally:
         engine.close()
+
+
+def test_a_reader_that_a_child_cannot_load_is_no_fault_of_the_files(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    stranger = type("Stranger", (FolderReader,), {"__module__": "unheard_of"})
+    sys.modules["unheard_of"] = types.ModuleType("unheard_of")
+    vars(sys.modules["unheard_of"])["Stranger"] = stranger
+    try:
+        with pytest.raises(EngineDiedError, match="unheard"):
+            engine.write(order(tmp_path, [put(tmp_path, "a.parquet", rows_of(1))], stranger()), Counted())
+    finally:
+        del sys.modules["unheard_of"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_error_of_the_one_who_is_told_ends_the_order_and_not_the_engine(
+    engine: EmbeddedEngine, tmp_path: Path
+) -> None:
+    files = [put(tmp_path, f"{i}.parquet", rows_of(i)) for i in range(4)]
+
+    def listen(*, files: int = 0, rows: int = 0, stored_bytes: int = 0) -> None:
+        raise ZeroDivisionError(files, rows, stored_bytes)
+
+    for _ in range(3):
+        with pytest.raises(EngineDiedError):
+            engine.write(order(tmp_path, files), listen)
+    assert data_files(tmp_path) == set()
+    assert len(engine.write(order(tmp_path, files), Counted()).loaded) == 4
+
+
+def test_a_closed_engine_takes_no_order(tmp_path: Path) -> None:
+    engine = EmbeddedEngine()
+    engine.close()
+
+    with pytest.raises(EngineDiedError, match="closed"):
+        engine.write(order(tmp_path, [put(tmp_path, "a.parquet", rows_of(1))]), Counted())
 
 
 def test_closing_ends_an_order_at_work(tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""Samples of large files: what is far inside them is seen, what cannot be cut is left out."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from app.domain.errors import FileFailure
+from app.domain.files import SourceFile
+from app.domain.formats import FileFormat, FormatOptions
+from app.domain.ports import Reading
+from app.domain.types import DOUBLE, EMPTY, LONG, STRING, DataType, Struct
+from app.engines.embedded.inferring import infer
+from app.engines.embedded.messages import InferJob, Observed
+from app.engines.embedded.sampling import plan_samples
+from tests.fakes.files import FolderReader, parquet_bytes, put
+
+SAMPLE_BYTES = 60_000
+
+
+def look(files: list[SourceFile], file_format: FileFormat, known: Struct = EMPTY) -> Observed:
+    options = FormatOptions(file_format, sample_bytes=SAMPLE_BYTES)
+    samples = plan_samples(files, SAMPLE_BYTES)
+    return infer(InferJob(samples, Reading(FolderReader(), options), known), lambda _: None)
+
+
+def types(observed: Observed) -> dict[str, DataType]:
+    (seen,) = observed.seen
+    assert isinstance(seen, Struct), seen
+    return {field.name: field.type for field in seen.fields}
+
+
+def ndjson(count: int) -> bytes:
+    middle, last = count // 2, count - 1
+    extra: dict[int, dict[str, object]] = {middle: {"middle": "x"}, last: {"last": 1.5}}
+    return b"".join(json.dumps({"id": i, "pad": "é" * 40, **extra.get(i, {})}).encode() + b"\n" for i in range(count))
+
+
+def test_start_middle_and_end_of_lines_are_seen(tmp_path: Path) -> None:
+    observed = look([put(tmp_path, "a.json", ndjson(10_001))], FileFormat.JSON)
+
+    assert types(observed) == {"id": LONG, "pad": STRING, "middle": STRING, "last": DOUBLE}
+    assert observed.sampled_bytes <= SAMPLE_BYTES
+
+
+def test_csv_slices_have_the_header(tmp_path: Path) -> None:
+    lines = [f"{i},{i},name {i}" for i in range(20_000)]
+    lines[-1] = "1.5,7,x"
+    data = "id,n,name\n" + "\n".join(lines) + "\n"
+
+    observed = look([put(tmp_path, "a.csv", data)], FileFormat.CSV)
+
+    assert types(observed) == {"id": DOUBLE, "n": LONG, "name": STRING}
+
+
+def test_compressed_files_are_seen_further_on_too(tmp_path: Path) -> None:
+    rows = [json.dumps({"id": i, "hash": f"{hash((i, 'x')):x}"}) for i in range(200_000)]
+    late = [json.dumps({"id": i, "late": f"{hash((i, 'y')):x}"}) for i in range(200_000)]
+    data = gzip.compress("\n".join(rows + late).encode(), 1)
+    assert len(data) > 2**21
+
+    observed = look([put(tmp_path, "a.json.gz", data)], FileFormat.JSON)
+
+    assert {"id", "hash"} <= set(types(observed))
+    assert observed.sampled_bytes < 10 * 2**20
+
+
+def test_of_an_array_the_head_is_seen(tmp_path: Path) -> None:
+    data = json.dumps([{"id": i, "pad": "x" * 50} for i in range(5000)])
+
+    assert types(look([put(tmp_path, "a.json", data)], FileFormat.JSON)) == {"id": LONG, "pad": STRING}
+
+
+def test_a_record_longer_than_the_sample_is_seen_whole(tmp_path: Path) -> None:
+    data = json.dumps({"id": 1, "pad": "x" * 10 * SAMPLE_BYTES}) + "\n"
+
+    assert types(look([put(tmp_path, "a.json", data)], FileFormat.JSON)) == {"id": LONG, "pad": STRING}
+
+
+def test_a_slice_inside_quotes_does_no_harm(tmp_path: Path) -> None:
+    # Quoted line breaks only where the head does not show them.
+    plain = "".join(f"{i},x\n" for i in range(10_000))
+    quoted = "".join(f'{i},"a\nb,c,""d\n"\n' for i in range(10_000))
+
+    observed = look([put(tmp_path, "a.csv", "id,name\n" + plain + quoted)], FileFormat.CSV)
+
+    assert set(types(observed)) == {"id", "name"}
+
+
+@pytest.mark.parametrize("bad", [b'{"id": \n', b"{]\n", gzip.compress(b'{"id": 1}\n' * 100)[:-9]])
+def test_files_looked_at_together_fail_alone(tmp_path: Path, bad: bytes) -> None:
+    files = [put(tmp_path, f"{i}.json", f'{{"id": {i}, "c{i}": 1}}') for i in range(4)]
+    files.insert(2, put(tmp_path, "1b.json", bad))
+
+    observed = look(files, FileFormat.JSON)
+
+    failed = [seen for seen in observed.seen if isinstance(seen, FileFailure)]
+    names = {f.name for seen in observed.seen if isinstance(seen, Struct) for f in seen.fields}
+    assert [f.key for f in failed] == [files[2].key]
+    assert names == {"id", "c0", "c1", "c2", "c3"}
+
+
+def test_of_parquet_the_footers_tell(tmp_path: Path) -> None:
+    table = pa.table({"id": [1], "f": pa.array([1.5], pa.float64())})
+    files = [put(tmp_path, "a.parquet", parquet_bytes(table)), put(tmp_path, "b.parquet", b"no")]
+
+    observed = look(files, FileFormat.PARQUET)
+
+    assert [type(seen) for seen in observed.seen] == [Struct, FileFailure]
+
+
+def test_an_empty_file_shows_nothing(tmp_path: Path) -> None:
+    assert look([put(tmp_path, "a.json", b"")], FileFormat.JSON).seen == (EMPTY,)
