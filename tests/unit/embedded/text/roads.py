@@ -29,10 +29,24 @@ def outcome(result: int | FileError | DriftError) -> object:
     return "drift" if isinstance(result, DriftError) else result
 
 
+def contents(table: pa.Table) -> str:
+    """The rows as text: equality is too kind (-0.0); moments as numbers, as Python has none before year 1."""
+    table.validate(full=True)
+    plain = pa.schema([pa.field(f.name, _countable(f.type)) for f in table.schema])
+    return repr(table.cast(plain).to_pylist())
+
+
+def _countable(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.int64()
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, _countable(f.type)) for f in kind.fields])
+    return pa.list_(_countable(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
 def shown(decoded: Decoded) -> tuple[list[object], str]:
-    """Everything about a result that matters, as text where Python's equality would be too kind (-0.0)."""
-    decoded.table.validate(full=True)
-    return [outcome(r) for r in decoded.rows], repr(decoded.table.to_pylist())
+    """Everything about a result that matters."""
+    return [outcome(r) for r in decoded.rows], contents(decoded.table)
 
 
 def stream(made: TextDecoder, chunks: Iterable[bytes], schema: Struct) -> tuple[object, str]:
@@ -41,8 +55,8 @@ def stream(made: TextDecoder, chunks: Iterable[bytes], schema: Struct) -> tuple[
     try:
         table = pa.concat_tables([empty, *made.decode_stream(chunks)])
     except (FileError, DriftError) as error:
-        return outcome(error), "[]"
-    return table.num_rows, repr(table.to_pylist())
+        return outcome(error), contents(empty)
+    return table.num_rows, contents(table)
 
 
 def observed(made: TextDecoder, chunks: Iterable[bytes]) -> object:

@@ -29,7 +29,7 @@ from app.domain.types import (
     Struct,
 )
 from app.engines.embedded.decoding import DriftError
-from tests.unit.embedded.text.roads import CSV, cut, decoder, stream
+from tests.unit.embedded.text.roads import CSV, contents, cut, decoder, stream
 
 BIG = Decimal(38, 0)
 ESCAPED = replace(CSV, escape="\\")
@@ -58,7 +58,7 @@ def decode(schema: Struct, text: str | bytes, options: FormatOptions = CSV) -> l
     assert repr(rows) == repr(exact.table.to_pylist())
     assert fast.table.schema.equals(exact.table.schema, check_metadata=True)
     for size in (1, 7):
-        assert stream(decoder(options, schema), cut(data, size), schema) == (len(rows), repr(rows))
+        assert stream(decoder(options, schema), cut(data, size), schema) == (len(rows), contents(exact.table))
     return rows
 
 

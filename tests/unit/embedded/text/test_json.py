@@ -35,7 +35,7 @@ from app.domain.types import (
     Struct,
 )
 from app.engines.embedded.decoding import DriftError
-from tests.unit.embedded.text.roads import JSON, decoder, stream
+from tests.unit.embedded.text.roads import JSON, contents, decoder, stream
 
 BIG = Decimal(38, 0)
 
@@ -439,9 +439,10 @@ def test_a_nested_object_of_too_many_keys_is_text() -> None:
 )
 def test_layouts_and_marks(data: bytes) -> None:
     assert decode(of(LONG), data) == [{"a": 1}, {"a": 2}]
+    whole = decoder(JSON, of(LONG)).decode_group([data]).table
     for size in (1, 3, 1000):
         chunks = [data[i : i + size] for i in range(0, len(data), size)]
-        assert stream(decoder(JSON, of(LONG)), chunks, of(LONG)) == (2, "[{'a': 1}, {'a': 2}]")
+        assert stream(decoder(JSON, of(LONG)), chunks, of(LONG)) == (2, contents(whole))
 
 
 @pytest.mark.parametrize("data", [b"", b" \n", b"[]", b"\xef\xbb\xbf", b"[ ]\n"])
@@ -511,3 +512,9 @@ def test_records_that_no_file_should_have_are_refused_before_memory_is_full(monk
     endless = (b'{"a": "' if n == 0 else b"x" * 100 for n in range(10**6))
     rows, _ = stream(decoder(JSON, of(STRING)), endless, of(STRING))
     assert rows[:2] == ("limit_exceeded", 1)  # type: ignore[index]
+
+
+def test_an_offset_may_lead_out_of_the_years_that_python_knows() -> None:
+    made = decoder(JSON, of(TIMESTAMPTZ))
+    table = made.decode_group([b'{"a": "0001-01-01T00:00:00+01:00"}\n{"a": "9999-12-31T23:59:59-01:00"}']).table
+    assert table.column("a").cast("int64").to_pylist() == [-62135600400000000, 253402304399000000]
