@@ -37,8 +37,10 @@ def parse_url(database_url: str) -> URL:
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """The file of a SQLite address; None for another database, or one in memory."""
+    """The file of a SQLite address; None for another database, one in memory, or one that SQLite's own URI names."""
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    if str(url.database).startswith("file:"):
         return None
     return Path(str(url.database))
 

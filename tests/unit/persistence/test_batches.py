@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from app.domain.errors import Category, LeaseLostError
+from app.domain.files import FileState
+from app.domain.runs import Lease
+from app.persistence.leases import this_process
+from app.persistence.schema import batches, files, ingestions, runs
+from tests.unit.persistence.desk import (
+    CLEAN,
+    DEFINITION,
+    LONG_S,
+    Desk,
+    failed,
+    file,
+    loaded,
+    open_desk,
+    scribble,
+    work,
+)
+
+A, B, C = file("a"), file("b"), file("c")
+S = FileState
+
+
+def test_a_claim_is_durable_with_its_files_and_definition(desk: Desk) -> None:
+    lease = desk.take()
+    batch = desk.claim(lease, B, A)
+    assert batch.files == (A, B)
+    assert (batch.batch.number, batch.batch.epoch) == (1, lease.epoch)
+    again = open_desk(desk.url)
+    assert again.ledger.open_batches(lease, again.table) == [batch]
+    assert again.states() == {("a", "v1"): S.PROCESSING, ("b", "v1"): S.PROCESSING}
+    assert again.rows()["a", "v1"].batch_id == "ing-00000001"
+    again.ledger.dispose()
+
+
+def test_numbers_rise_and_open_batches_come_oldest_first(desk: Desk) -> None:
+    lease = desk.take()
+    assert [desk.claim(lease, f).batch.number for f in (A, B, C)] == [1, 2, 3]
+    assert [b.batch.number for b in desk.ledger.open_batches(lease, desk.table)] == [1, 2, 3]
+    assert desk.ledger.committed_batches(desk.table) == {"ing": 3}
+
+
+def test_a_claim_without_files_takes_no_number(desk: Desk) -> None:
+    lease = desk.take()
+    desk.claim(lease, A)
+    assert desk.ledger.claim(lease, desk.table, DEFINITION, [A]) is None
+    assert desk.claim(lease, A, B).files == (B,)
+    assert desk.ledger.committed_batches(desk.table) == {"ing": 2}
+
+
+def test_a_closed_batch_tells_each_of_its_files(desk: Desk) -> None:
+    lease = desk.take()
+    batch = desk.claim(lease, A, B, C)
+    desk.close(lease, batch.batch, loaded=loaded(A), failed=(failed(B),), snapshot_id=77, sequence_number=5)
+    rows = desk.rows()
+    assert desk.states() == {("a", "v1"): S.SUCCESS, ("b", "v1"): S.FAILED, ("c", "v1"): S.DISCOVERED}
+    assert rows["a", "v1"].rows == 3
+    bad = rows["b", "v1"]
+    assert (bad.category, bad.message, bad.line, bad.tries, bad.retryable) == ("connectivity", "why", 7, 1, True)
+    assert desk.ledger.open_batches(lease, desk.table) == []
+    record = desk.record()
+    assert (record.uuid, record.snapshot_id, record.sequence_number) == ("u", 77, 5)
+
+
+def test_closing_again_changes_nothing(desk: Desk) -> None:
+    lease = desk.take()
+    batch = desk.claim(lease, A)
+    desk.close(lease, batch.batch, loaded=loaded(A), snapshot_id=1)
+    desk.close(lease, batch.batch, failed=(failed(A),), snapshot_id=2)
+    desk.close(lease, batch.batch, committed=False)
+    assert desk.states() == {("a", "v1"): S.SUCCESS}
+    assert desk.record().snapshot_id == 1
+
+
+def test_a_batch_given_up_leaves_its_files_to_be_found_and_the_table_unknown(desk: Desk) -> None:
+    lease = desk.take()
+    desk.close(lease, desk.claim(lease, A, B).batch, committed=False, table_uuid=None)
+    assert set(desk.states().values()) == {S.DISCOVERED}
+    assert desk.record().uuid is None
+    again = desk.claim(lease, A, B)
+    assert again.files == (A, B)
+    assert again.batch.number == 2
+
+
+def test_a_lost_lease_claims_and_closes_nothing(desk: Desk) -> None:
+    old = desk.take("r1")
+    batch = desk.claim(old, A)
+    desk.ledger.release(old)
+    new = desk.take("r2")
+    for attempt in (
+        lambda: desk.claim(old, B),
+        lambda: desk.close(old, batch.batch, loaded=loaded(A)),
+        lambda: desk.ledger.open_batches(old, desk.table),
+    ):
+        with pytest.raises(LeaseLostError):
+            attempt()
+    assert desk.states() == {("a", "v1"): S.PROCESSING}
+    (open_batch,) = desk.ledger.open_batches(new, desk.table)
+    assert open_batch.batch.epoch == new.epoch > batch.batch.epoch
+    assert open_batch.batch.batch_id == batch.batch.batch_id
+    assert open_batch.definition == DEFINITION
+
+
+def test_failed_files_count_their_tries_and_wait_longer_each_time(desk: Desk) -> None:
+    lease = desk.take()
+    delays = []
+    for tries in (1, 2, 3):
+        before = datetime.now(UTC)
+        desk.close(lease, desk.claim(lease, A).batch, failed=(failed(A),), committed=False)
+        row = desk.rows()["a", "v1"]
+        assert row.tries == tries
+        assert row.next_try_at is not None
+        delays.append((row.next_try_at - before) // timedelta(seconds=50))
+    assert delays == [0, 1, 4]
+
+
+def test_tries_are_kept_when_a_batch_is_given_up_and_what_failed_is_not_shown_any_more(desk: Desk) -> None:
+    lease = desk.take()
+    desk.close(lease, desk.claim(lease, A).batch, failed=(failed(A),), committed=False)
+    desk.close(lease, desk.claim(lease, A).batch, committed=False)
+    row = desk.rows()["a", "v1"]
+    assert (row.state, row.tries, row.category, row.message, row.line) == (S.DISCOVERED, 1, None, None, None)
+    desk.close(lease, desk.claim(lease, A).batch, loaded=loaded(A))
+    assert desk.rows()["a", "v1"].category is None
+
+
+def test_a_category_that_no_retry_mends_is_not_retryable(desk: Desk) -> None:
+    lease = desk.take()
+    desk.close(lease, desk.claim(lease, A).batch, failed=(failed(A, Category.DATA_MALFORMED),), committed=False)
+    assert not desk.rows()["a", "v1"].retryable
+
+
+def test_messages_that_no_encoding_holds_are_kept_readable(desk: Desk) -> None:
+    lease = desk.take()
+    failure = failed(A, message="é \ud800 \0")
+    desk.close(lease, desk.claim(lease, A).batch, failed=(failure,), committed=False)
+    assert desk.rows()["a", "v1"].message == "é \\ud800 \\x00"
+
+
+def other_ingestion(desk: Desk) -> Lease:
+    with desk.ledger._write() as connection:
+        connection.execute(
+            insert(ingestions).values(
+                id="other", table_id=desk.table.id, kind="service", next_batch=1, created_at=datetime.now(UTC)
+            )
+        )
+    lease = desk.ledger.acquire("other", "r9", this_process(), LONG_S)
+    assert isinstance(lease, Lease)
+    return lease
+
+
+def test_two_ingestions_of_a_table_never_claim_a_file_twice(desk: Desk) -> None:
+    mine, theirs = desk.take(), other_ingestion(desk)
+    first = desk.claim(mine, A)
+    assert desk.claim(theirs, A, B).files == (B,)
+    desk.close(mine, first.batch, loaded=loaded(A))
+    assert desk.ledger.claim(theirs, desk.table, DEFINITION, [A]) is None
+    assert [b.batch.ingestion_id for b in desk.ledger.open_batches(theirs, desk.table)] == ["other"]
+    assert desk.ledger.open_batches(mine, desk.table) == []
+
+
+def test_a_file_is_never_claimed_beside_another_version_of_it(desk: Desk) -> None:
+    """The listing showed it before the other ingestion took it."""
+    mine, theirs = desk.take(), other_ingestion(desk)
+    batch = desk.claim(mine, A)
+    newer = file("a", "v2")
+    assert desk.ledger.claim(theirs, desk.table, DEFINITION, [newer]) is None
+    desk.close(mine, batch.batch, loaded=loaded(A))
+    assert desk.claim(theirs, newer, B).files == (B,)
+    assert desk.states()["a", "v2"] is S.DISCOVERED
+    assert desk.rows()["a", "v2"].batch_id is None
+
+
+def test_a_new_version_of_a_failed_file_is_claimed(desk: Desk) -> None:
+    lease = desk.take()
+    desk.close(lease, desk.claim(lease, A).batch, failed=(failed(A),), committed=False)
+    assert desk.claim(lease, file("a", "v2")).files == (file("a", "v2"),)
+
+
+def test_table_key_version_and_generation_are_unique(desk: Desk) -> None:
+    lease = desk.take()
+    desk.claim(lease, A)
+    values = {"table_id": desk.table.id, "generation": 1, "key": A.key, "version": A.version, "state": "success",
+              "size_bytes": 1, "modified_at": A.modified_at, "retryable": False, "tries": 0,
+              "updated_at": A.modified_at}  # fmt: skip
+    engine = desk.ledger._engine
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(insert(files).values(values))
+    for other in ({"generation": 2}, {"version": "v2"}, {"key": "s3://b/other"}):
+        with engine.begin() as connection:
+            connection.execute(insert(files).values(values | other))
+
+
+def test_processes_that_work_in_turns_load_every_file_once(desk: Desk) -> None:
+    workers, turns = 4, 4
+    processes = [CLEAN.Process(target=work, args=(desk.url, n, turns)) for n in range(workers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [p.exitcode for p in processes] == [0] * workers
+    states = Counter(desk.states().values())
+    assert states == {S.SUCCESS: workers * turns * 5 + 1}
+    with desk.ledger._read() as connection:
+        numbers = connection.execute(select(batches.c.number, batches.c.epoch).order_by(batches.c.number)).all()
+        assert connection.execute(select(func.count()).select_from(runs)).scalar_one() == workers * turns
+    assert [n for n, _ in numbers] == list(range(1, workers * turns + 1))
+    assert sorted(e for _, e in numbers) == [e for _, e in numbers]
+
+
+def test_twenty_processes_write_at_once(desk: Desk) -> None:
+    processes = [CLEAN.Process(target=scribble, args=(desk.url, n)) for n in range(20)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(150)
+    assert [p.exitcode for p in processes] == [0] * 20
+    assert len(desk.states()) == 200
