@@ -188,12 +188,16 @@ class Product:
         )
 
     def _failpoint(self) -> Failpoint:
-        """Dies at the place that AUTOLOADER_FAILPOINT names, as a machine would that loses its power there."""
-        wanted = self._environ.get(FAILPOINT_VARIABLE)
+        """Dies at the place that AUTOLOADER_FAILPOINT names, as a machine would that loses its power there.
+
+        `NAME:stop` stops the process instead, as a machine would that is suspended.
+        """
+        wanted, _, action = self._environ.get(FAILPOINT_VARIABLE, "").partition(":")
+        what = signal.SIGSTOP if action == "stop" else signal.SIGKILL
 
         def failpoint(name: str) -> None:
             if name == wanted:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), what)
 
         return failpoint
 

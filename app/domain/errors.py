@@ -233,6 +233,7 @@ class CatalogRefusedError(FatalError):
     """The catalog refused the request."""
 
     code = "catalog_refused"
+    remedy = "Check what the catalog allows; nothing was written."
 
 
 class TableNotFoundError(FatalError):
@@ -246,12 +247,14 @@ class TableUnreadableError(FatalError):
     """The table's metadata cannot be read."""
 
     code = "table_unreadable"
+    remedy = "Restore its metadata, or drop the table in the catalog; nothing was written."
 
 
 class TableUnsuitableError(FatalError):
     """The table cannot be written by this version."""
 
     code = "table_unsuitable"
+    remedy = "Load into another table; nothing was written."
 
 
 class TableReplacedError(FatalError):

@@ -76,7 +76,9 @@ def parse_location(text: str, *, cwd: str) -> Location:
             )
         return _file_location(os.fsdecode(path_of_key(FILE + rest)), cwd)
     if scheme in _LATER:
-        raise NotSupportedError(f"{scheme}:// ({_LATER[scheme]}) cannot be read yet.")
+        raise NotSupportedError(
+            f"{scheme}:// ({_LATER[scheme]}) cannot be read yet.", remedy="Use s3://bucket/…, or a folder or file."
+        )
     raise InvalidFieldError(
         f"{scheme}:// is no scheme of a source.", remedy="Write s3://bucket/…, or the path of a folder or file."
     )
