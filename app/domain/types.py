@@ -6,7 +6,9 @@ Source of the table: the page `docs/reference/types.md`, which a test holds agai
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TypeAlias
 
 MAX_DECIMAL_DIGITS = 38
@@ -156,6 +158,40 @@ def join_structs(a: Struct, b: Struct) -> Struct:
         else:
             joined[folded] = replace(known, type=join(known.type, field.type))
     return Struct(tuple(joined[name] for name in dict.fromkeys(order)))
+
+
+def mixed_columns(a: Struct, b: Struct) -> Iterator[tuple[str, ...]]:
+    """Yield the paths at which the two only meet in a string, although not both hold text.
+
+    A date or timestamp beside text counts as text: it was text in its file.
+    """
+    for field in b.fields:
+        known = a.find(field.name)
+        if known is not None:
+            yield from _mixed((known.name,), known.type, field.type)
+
+
+def _mixed(path: tuple[str, ...], a: DataType, b: DataType) -> Iterator[tuple[str, ...]]:
+    if isinstance(a, Struct) and isinstance(b, Struct):
+        yield from ((*path, *rest) for rest in mixed_columns(a, b))
+    elif isinstance(a, ListOf) and isinstance(b, ListOf):
+        yield from _mixed((*path, "element"), a.element, b.element)
+    elif is_mixture({a, b}):
+        yield path
+
+
+def is_mixture(kinds: set[DataType]) -> bool:
+    """Whether values of these types only meet in a string, and not all of them are text in their files."""
+    if STRING in kinds:
+        return bool(kinds - {STRING, UNKNOWN, DATE, TIME, TIMESTAMP, TIMESTAMPTZ})
+    nothing: DataType = UNKNOWN
+    return reduce(join, kinds, nothing) == STRING
+
+
+def mixture_warning(path: tuple[str, ...]) -> str:
+    """What people are told of a column that mixes types; the same words each time, so that it is said once."""
+    column = ".".join(path)
+    return f'Column "{column}" mixes types, so it is a string: each value as it stands in its file.'
 
 
 def _join_numbers(a: DataType, b: DataType) -> DataType | None:

@@ -35,6 +35,11 @@ class TextDecoder(Protocol):
     Input is decompressed, in whatever encoding the files have. Made with the data columns of the table (with ids).
     """
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What people should know of the columns that were observed so far, a sentence each."""
+        ...
+
     def decode_group(self, files: Sequence[bytes]) -> Decoded:
         """Decode whole small files together; one that cannot be decoded does not hurt the others."""
         ...

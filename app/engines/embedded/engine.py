@@ -9,8 +9,9 @@ from functools import reduce
 
 from app.domain.errors import FileFailure
 from app.domain.files import SourceFile
+from app.domain.formats import FileFormat
 from app.domain.ports import Inference, Progress, Reading, WriteOrder, WriteResult
-from app.domain.types import EMPTY, Struct, join_structs
+from app.domain.types import EMPTY, Struct, join_structs, mixed_columns, mixture_warning
 from app.engines.embedded.campaign import Campaign
 from app.engines.embedded.messages import InferJob, Observed, WriteJob
 from app.engines.embedded.orders import Part, divide
@@ -59,7 +60,7 @@ class EmbeddedEngine:
 
         campaign = Campaign(self._pool, job)
         campaign.run(divide(weighed, processes=self._processes))
-        return _inference(campaign, tuple(s.file for s in samples.values()))
+        return _inference(campaign, tuple(s.file for s in samples.values()), reading)
 
     def write(self, order: WriteOrder, progress: Progress) -> WriteResult:
         """Write the rows of `order.files`; see the Engine port.
@@ -83,18 +84,33 @@ class EmbeddedEngine:
         self._pool.close()
 
 
-def _inference(campaign: Campaign, files: Sequence[SourceFile]) -> Inference:
+def _inference(campaign: Campaign, files: Sequence[SourceFile], reading: Reading) -> Inference:
     seen: dict[str, Struct | FileFailure] = {failure.key: failure for failure in campaign.failures}
     for part, answer in campaign.answers:
         if isinstance(answer, Observed):
             seen.update((file.key, what) for file, what in zip(part.files, answer.seen, strict=True))
     # In the files' order, so that a name keeps the spelling of the first file that has it.
     found = [seen[file.key] for file in files]
+    observed = [answer for _, answer in campaign.answers if isinstance(answer, Observed)]
+    schema, mixed = _joined([what for what in found if isinstance(what, Struct)])
+    # What text looks like is no type of its own where a format has nothing but text.
+    across = [] if reading.options.format is FileFormat.CSV else mixed
     return Inference(
-        reduce(join_structs, (what for what in found if isinstance(what, Struct)), EMPTY),
+        schema,
         tuple(what for what in found if isinstance(what, FileFailure)),
-        sum(answer.sampled_bytes for _, answer in campaign.answers if isinstance(answer, Observed)),
+        sum(answer.sampled_bytes for answer in observed),
+        tuple(dict.fromkeys([*(w for answer in observed for w in answer.warnings), *across])),
     )
+
+
+def _joined(seen: Sequence[Struct]) -> tuple[Struct, list[str]]:
+    """What all files show together, and a warning for each column whose types only meet in a string."""
+    schema = EMPTY
+    warnings: list[str] = []
+    for what in seen:
+        warnings.extend(mixture_warning(path) for path in mixed_columns(schema, what))
+        schema = join_structs(schema, what)
+    return schema, warnings
 
 
 def _write_result(campaign: Campaign) -> WriteResult:

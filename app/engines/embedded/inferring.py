@@ -35,7 +35,8 @@ def infer(job: InferJob, tell: Tell) -> Observed:
         return _footers(job, tell)
     looking = _Looking(job, tell)
     looking.run()
-    return Observed(tuple(looking.seen[i] for i in range(len(job.samples))), looking.sampled_bytes)
+    seen = tuple(looking.seen[i] for i in range(len(job.samples)))
+    return Observed(seen, looking.sampled_bytes, looking.warnings)
 
 
 def _footers(job: InferJob, tell: Tell) -> Observed:
@@ -73,6 +74,11 @@ class _Looking:
         self._tell = tell
         self.seen: dict[int, Seen] = {}
         self.sampled_bytes = 0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What people should know of the columns."""
+        return self._decoder.warnings
 
     def run(self) -> None:
         """Fill `seen`."""

@@ -40,6 +40,7 @@ class Observed:
 
     seen: tuple[Struct | FileFailure, ...]
     sampled_bytes: int
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -125,11 +125,17 @@ class CsvDecoder:
         record comes before.
         """
         options = self._options
-        observer = Observer(self._schema, infer_timestamps=options.infer_timestamps, max_columns=options.max_columns)
+        observer = Observer(
+            self._schema,
+            infer_timestamps=options.infer_timestamps,
+            max_columns=options.max_columns,
+            all_text=True,
+        )
         head, rest = self._heads.read(as_utf8(chunks, self._encoding))
         if head.names:
             observer.add(dict.fromkeys(head.names), head.line)
             self._observe(head, rest, observer)
+        self.warnings = tuple(dict.fromkeys((*self.warnings, *observer.warnings)))
         return observer.observed
 
     def _observe(self, head: CsvHead, rest: Iterable[bytes], observer: Observer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from app.domain.errors import Category, FileError
-from app.domain.types import DataType, ListOf, MapOf, Struct
+from app.domain.types import DataType, ListOf, MapOf, Struct, mixture_warning
 from app.engines.embedded.text.fitting import Fit, UnfitError, fit_for
 from app.engines.embedded.text.names import KeyPlans, NameClashError
 from app.engines.embedded.text.shape import ELEMENT, VALUE, Path, Shape
@@ -15,8 +15,9 @@ from app.engines.embedded.text.values import Value
 class Observer:
     """Gathers the types of what is new in a file, and of what does not fit."""
 
-    def __init__(self, schema: Struct, *, infer_timestamps: bool, max_columns: int) -> None:
+    def __init__(self, schema: Struct, *, infer_timestamps: bool, max_columns: int, all_text: bool = False) -> None:
         """Prepare to compare with `schema`; more than `max_columns` columns, old and new, fail the file."""
+        self._all_text = all_text
         self._schema = schema
         self._infer_timestamps = infer_timestamps
         self._new_columns = max_columns - len(schema.fields)
@@ -33,12 +34,15 @@ class Observer:
 
     @property
     def warnings(self) -> Iterator[str]:
-        """Yield a sentence for each column that became text although its values are objects."""
-        for column in self._shape.collapsed_paths():
-            yield (
-                f'The objects in column "{column}" have more than a thousand keys: the column holds them as JSON text. '
-                "The hint map<string,…> would keep them as a map."
-            )
+        """Yield a sentence for each column that became text although its values are not."""
+        for path, shape in self._shape.walk():
+            if shape.collapsed:
+                yield (
+                    f'The objects in column "{".".join(path)}" have more than a thousand keys: the column holds them '
+                    "as JSON text. The hint map<string,…> would keep them as a map."
+                )
+            elif shape.is_mixed(all_text=self._all_text):
+                yield mixture_warning(path)
 
     def add(self, record: dict[str, Value], line: int) -> None:
         """Take note of a record that begins on `line`.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import reduce
 from typing import Final
 
-from app.domain.types import STRING, UNKNOWN, DataType, Field, ListOf, MapOf, Struct, join
+from app.domain.types import STRING, UNKNOWN, DataType, Field, ListOf, MapOf, Struct, is_mixture, join
 from app.engines.embedded.text.names import check_keys
 from app.engines.embedded.text.values import Value, natural_type
 
@@ -55,7 +55,7 @@ class Shape:
         Raises:
             NameClashError: Keys of an object differ in case only.
         """
-        if value is None or STRING in self.kinds:
+        if value is None or self.collapsed:
             return
         if isinstance(value, dict):
             check_keys(tuple(value))
@@ -78,6 +78,10 @@ class Shape:
 
     def type(self) -> DataType:
         """The joined type of all that was seen."""
+        nothing: DataType = UNKNOWN
+        return reduce(join, self._all_kinds(), nothing)
+
+    def _all_kinds(self) -> list[DataType]:
         kinds: list[DataType] = sorted(self.kinds, key=str)
         if self.fields is not None:
             kinds.append(self.struct())
@@ -85,19 +89,26 @@ class Shape:
             kinds.append(ListOf(self.element.type()))
         if self.value is not None:
             kinds.append(MapOf(STRING, self.value.type()))
-        nothing: DataType = UNKNOWN
-        return reduce(join, kinds, nothing)
+        return kinds
 
     def struct(self) -> Struct:
         """The fields seen here, in the order in which they were first seen."""
         return Struct(tuple(Field(name, shape.type()) for name, shape in (self.fields or {}).values()))
 
-    def collapsed_paths(self, path: tuple[str, ...] = ()) -> Iterator[str]:
-        """Yield the columns whose objects have too many keys to be a struct."""
-        if self.collapsed:
-            yield ".".join(path)
+    def walk(self, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Shape]]:
+        """Yield every place from here on down, with its path."""
+        yield path, self
         for name, shape in (self.fields or {}).values():
-            yield from shape.collapsed_paths((*path, name))
+            yield from shape.walk((*path, name))
         for name, below in (("element", self.element), ("value", self.value)):
             if below is not None:
-                yield from below.collapsed_paths((*path, name))
+                yield from below.walk((*path, name))
+
+    def is_mixed(self, *, all_text: bool) -> bool:
+        """Whether the values here only meet in a string, although none of them need be one.
+
+        Args:
+            all_text: The format has nothing but text: beside a word, what looks like a number is text too.
+        """
+        kinds = set(self._all_kinds())
+        return not self.collapsed and not (all_text and STRING in kinds) and is_mixture(kinds)
