@@ -163,13 +163,13 @@ class Desk:
             found += pq.read_table(io.BytesIO(self.store.read(data_file.path))).to_pylist()
         return sorted(found, key=str)
 
-    def ids(self) -> list[object]:
-        return sorted((row["id"] for row in self.rows()), key=str)
+    def ids(self) -> list[int]:
+        return sorted(int(str(row["id"])) for row in self.rows())
 
-    def source_ids(self) -> list[object]:
+    def source_ids(self) -> list[int]:
         """Every id of every file of the source."""
         texts = [data.decode() for _, data in self.source.files.values()]
-        return sorted((json.loads(line)["id"] for text in texts for line in text.splitlines()), key=str)
+        return sorted(int(json.loads(line)["id"]) for text in texts for line in text.splitlines())
 
     def snapshots(self) -> int:
         table = self.store.get(TABLE)
@@ -184,7 +184,7 @@ class Desk:
         return found
 
     def open_batches(self) -> int:
-        return int(self.query("select count(*) from batches where state = 'open'"))
+        return int(str(self.query("select count(*) from batches where state = 'open'")))
 
     def query(self, statement: str) -> object:
         """One value of the ledger's database, as it is."""
