@@ -23,7 +23,10 @@ class SqlTables(SqlStore):
             return _find(connection, name)
 
     def ensure_table(self, name: str) -> TableRecord:
-        """The record, made when missing."""
+        """The record, made when missing. Where it is there, nobody is kept from writing."""
+        known = self.table(name)
+        if known is not None:
+            return known
         with self._write() as connection:
             found = _find(connection, name)
             if found is not None:
@@ -42,6 +45,9 @@ class SqlTables(SqlStore):
 
     def ensure_load_ingestion(self, table: TableRecord, ingestion_id: str) -> str:
         """The id under which the command line loads the table, `ingestion_id` when there was none."""
+        known = self.load_ingestion(table)
+        if known is not None:
+            return known
         with self._write() as connection:
             found = _load_ingestion(connection, table)
             if found is not None:

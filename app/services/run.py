@@ -14,6 +14,7 @@ from app.domain.errors import (
     CommitUnknownError,
     LeaseLostError,
     LedgerBehindTableError,
+    RetriableError,
 )
 from app.domain.files import FileState, SourceFile
 from app.domain.ledger import Closing, Ledger, OpenBatch
@@ -135,7 +136,7 @@ class Run:
             self._close(batch, Closing(batch.batch, committed=False))
             return
         self._watcher.note(f"Batch {batch.batch.number} of an earlier run is not in the table; it is loaded again.")
-        self._work_on(batch, source)
+        self._work_on(batch, source, recovered=True)
 
     def _frozen_source(self, batch: OpenBatch) -> Source | None:
         """The source that the batch was planned for; None where it cannot be opened any more.
@@ -167,7 +168,7 @@ class Run:
         self._ports.failpoint("batch_claimed")
         self._work_on(batch, self._prepared.source)
 
-    def _work_on(self, batch: OpenBatch, source: Source) -> None:
+    def _work_on(self, batch: OpenBatch, source: Source, *, recovered: bool = False) -> None:
         self._watcher.batch_begins(files=len(batch.files), stored_bytes=sum(f.size_bytes for f in batch.files))
         task = BatchTask(
             batch=batch,
@@ -183,7 +184,11 @@ class Run:
         except (CommitUnknownError, LeaseLostError, LedgerBehindTableError):
             # The batch stays open: the next run looks it up before it does anything else.
             raise
-        except AutoloaderError:
+        except AutoloaderError as error:
+            if recovered and isinstance(error, RetriableError):
+                # Where there is no table yet there was nothing to fence: an older process may still make it with this
+                # batch in it. Left open, it is looked up before its files are loaded under another number.
+                raise
             # Nothing of it is in the table, and nothing is on its way: its files are found again.
             self._ledger.close(self._lease, self._record(), Closing(batch.batch, committed=False))
             raise

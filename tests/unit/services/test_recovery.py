@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -401,6 +402,49 @@ def test_a_batch_that_cannot_be_written_is_given_up_and_its_files_are_found_agai
     assert FileState.DISCOVERED in begun.states().values()
     begun.engine = FakeEngine()
     settled(begun)
+
+
+def test_a_recovered_batch_that_cannot_be_written_stays_open_under_its_number(desk: Desk) -> None:
+    """Where there is no table there is nothing to fence: the older process may yet make it, with this batch in it."""
+    desk.put("a.json", {"id": 1})
+    sleeper = threading.Event(), threading.Event()
+
+    def sleep(name: str) -> None:
+        if name == "manifest_written":
+            sleeper[0].set()
+            assert sleeper[1].wait(60)
+
+    old = threading.Thread(target=lambda: desk.load(failpoint=sleep, catalog=Deaf(desk)))
+    old.start()
+    assert sleeper[0].wait(60)
+    desk.execute("update leases set expires_at = 0")
+    good, desk.engine = desk.engine, FullDisk(0)
+    assert isinstance(error_of(desk.load()), WriteFailureError)
+    assert desk.open_batches() == 1
+    sleeper[1].set()
+    old.join()
+    assert desk.ids() == [1]
+    desk.engine = good
+    settled(desk)
+
+
+class Deaf(FakeCatalog):
+    """Of a process that was stopped behind its last check: its request goes out, whoever has the lease by then."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk.store)
+
+    def draft_new(self, table: TableName, schema: Struct, properties: Mapping[str, str]) -> Draft:
+        return DeafDraft(super().draft_new(table, schema, properties))
+
+
+class DeafDraft:
+    def __init__(self, inner: Draft) -> None:
+        self.inner = inner
+        self.schema, self.sink, self.write_manifest = inner.schema, inner.sink, inner.write_manifest
+
+    def commit(self, order: CommitOrder) -> Committed:
+        return self.inner.commit(replace(order, assert_lease=lambda: None))
 
 
 class NoManifests(FakeCatalog):
