@@ -42,7 +42,7 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        cli()
+        cli(prog_name="autoloader")
         sys.exit(0)
     except StoppedByUser as stopped:
         sys.stderr.write("Stopped; what was committed stays, the next run goes on from there.\n")

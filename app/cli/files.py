@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import Output, OutputOption, TableArgument
+from app.cli.options import Output, OutputOption, TableArgument, VerboseOption
 from app.cli.product import product
 from app.cli.render import print_json, print_rows
 
@@ -21,9 +21,10 @@ def files(
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = DEFAULT_LIMIT,
     after: Annotated[str | None, typer.Option(metavar="PATH", help="Only files behind this one.")] = None,
     output: OutputOption = Output.TEXT,
+    verbose: VerboseOption = False,
 ) -> None:
     """Show the ledger of a table: every file, its state, its rows, and why it failed."""
-    the_product = product()
+    the_product = product(verbose=verbose)
     # One more than asked for tells whether there are more.
     found = the_product.files(the_product.table_name(table), failed=failed, limit=limit + 1, after=after)
     page = found[:limit]
@@ -50,7 +51,7 @@ def files(
             [
                 (
                     f.state.value,
-                    "" if f.rows is None else f.rows,
+                    _shown(f.rows),
                     f.size_bytes,
                     f.tries,
                     f.key,

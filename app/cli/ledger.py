@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import Output, OutputOption, TableArgument
+from app.cli.options import Output, OutputOption, TableArgument, VerboseOption
 from app.cli.product import product
 from app.cli.render import count, print_json
 from app.domain.errors import ConfirmationNeededError
@@ -26,6 +26,7 @@ def clear(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
     output: OutputOption = Output.TEXT,
+    verbose: VerboseOption = False,
 ) -> None:
     """Begin a new generation of a table's ledger: the next run loads every file again."""
     if not yes:
@@ -33,7 +34,7 @@ def clear(
             f"This makes the next run load every file into {table} again, beside the rows that are in it.",
             remedy="Empty or drop the table first if you do not want its rows twice, then say --yes.",
         )
-    the_product = product()
+    the_product = product(verbose=verbose)
     name = the_product.table_name(table)
     cleared, generation = the_product.clear(name)
     message = (

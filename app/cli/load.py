@@ -137,6 +137,8 @@ def _show(report: RunReport, duration_s: float, query: str, table: str) -> None:
             write(f"  autoloader table {shlex.quote(table)} --sql {shlex.quote(query)}\n")
     elif not report.files_failed and report.stopped_by is None:
         write(f"Nothing new for {report.table}: {count(report.files_known, 'file')} known. No snapshot was made.\n")
+    if report.files_skipped:
+        write(f"{count(report.files_skipped, 'file')} left alone: empty, or a new version of a loaded file.\n")
     if report.files_loaded and report.files_known:
         write(f"{count(report.files_known, 'file')} known from before.\n")
     _show_failures(report, table)
@@ -153,8 +155,14 @@ def _show_failures(report: RunReport, table: str) -> None:
         return
     sys.stderr.write(f"{count(report.files_failed, 'file')} failed and left out; the others are not affected:\n")
     for failure in report.errors[:ERRORS_SHOWN]:
-        where = f", line {failure.line}" if failure.line else f", byte {failure.offset}" if failure.offset else ""
-        sys.stderr.write(f"  {failure.key}{where}: {failure.message} ({failure.category.value})\n")
+        sys.stderr.write(f"  {failure.key}{_where(failure)}: {failure.message} ({failure.category.value})\n")
     if len(report.errors) > ERRORS_SHOWN:
         sys.stderr.write(f"  … and {len(report.errors) - ERRORS_SHOWN:,} more.\n")
     sys.stderr.write(f"See all of them: autoloader files {shlex.quote(table)} --failed\n")
+
+
+def _where(failure: FileFailure) -> str:
+    """The place in the file, unless the message names it."""
+    if failure.line is not None:
+        return "" if f"line {failure.line}" in failure.message else f", line {failure.line}"
+    return "" if failure.offset is None else f", byte {failure.offset}"

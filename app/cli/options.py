@@ -23,14 +23,17 @@ class Output(enum.StrEnum):
     JSON = "json"
 
 
+# The bracket is escaped: help texts are markup.
+TABLE_HELP = r"\[catalog.]database.table"
+
 OutputOption = Annotated[Output, typer.Option("--output", help="text for people, json for programs.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show log events on stderr.")]
-TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="[catalog.]database.table")]
+TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help=TABLE_HELP)]
 SourceArgument = Annotated[
     list[str],
     typer.Argument(metavar="SOURCE", help="A folder, file or pattern, or s3://bucket/…; quote patterns."),
 ]
-ToOption = Annotated[str, typer.Option("--to", metavar="TABLE", help="[catalog.]database.table")]
+ToOption = Annotated[str, typer.Option("--to", metavar="TABLE", help=TABLE_HELP)]
 CredentialsOption = Annotated[
     str | None,
     typer.Option("--credentials", metavar="FILE", help="JSON with the store's keys; - reads it from stdin."),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 LINE_EVERY_S = 5.0
+# Share of the bytes that must be done before the rest is estimated.
+LEAST_SHARE = 0.05
 
 
 class Lines:
@@ -58,10 +60,10 @@ class Lines:
     def _line(self, now: float) -> str:
         rate = self._bytes / max(now - self._began, 0.001)
         left_s = (self._total_bytes - self._bytes) / rate if rate else 0.0
-        return (
-            f"{self._files:,} of {count(self._total_files, 'file')}, {count(self._rows, 'row')}, "
-            f"{size(rate)}/s, {max(left_s, 0):.0f} s left"
-        )
+        line = f"{self._files:,} of {count(self._total_files, 'file')}, {count(self._rows, 'row')}, {size(rate)}/s"
+        # Before some of it is done the rate is no promise.
+        known = self._bytes >= self._total_bytes * LEAST_SHARE
+        return f"{line}, {max(left_s, 0):.0f} s left" if known else line
 
     def batch_ends(self, *, files: int, rows: int, failed: int) -> None:
         """A batch is in the table."""

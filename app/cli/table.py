@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.options import Output, OutputOption, TableArgument
+from app.cli.options import Output, OutputOption, TableArgument, VerboseOption
 from app.cli.product import product
 from app.cli.render import count, print_json, print_rows, size
 
@@ -18,9 +18,10 @@ def table(
     *,
     sql: Annotated[str | None, typer.Option(metavar="QUERY", help="A SELECT over the table.")] = None,
     output: OutputOption = Output.TEXT,
+    verbose: VerboseOption = False,
 ) -> None:
     """Look at a table: its size and columns, or the result of a query."""
-    the_product = product()
+    the_product = product(verbose=verbose)
     name = the_product.table_name(table)
     catalog = the_product.catalog(name.catalog)
     if sql is not None:
@@ -31,7 +32,6 @@ def table(
             print_rows(list(rows[0]) if rows else [], [list(row.values()) for row in rows])
         return
     described = catalog.describe(name)
-    columns = [asdict(column) for column in described.schema]
     if output is Output.JSON:
         print_json(
             {
@@ -40,7 +40,7 @@ def table(
                 "snapshots": described.snapshots,
                 "files": described.files,
                 "bytes": described.bytes,
-                "schema": columns,
+                "schema": [asdict(column) for column in described.schema],
                 "properties": dict(described.properties),
             }
         )
@@ -49,4 +49,6 @@ def table(
         f"{described.table}: {count(described.rows, 'row')} in {count(described.files, 'data file')} "
         f"({size(described.bytes)}), {count(described.snapshots, 'snapshot')}\n\n"
     )
-    print_rows(("column", "type", ""), [(c["name"], c["type"], "system" if c["system"] else "") for c in columns])
+    print_rows(
+        ("column", "type", "kind"), [(c.name, c.type, "system" if c.system else "data") for c in described.schema]
+    )
