@@ -20,7 +20,13 @@ from app.persistence.store import SqlStore, storable
 
 # A failed file is tried again by the next run at once, then after a minute, four minutes and so on.
 _FIRST_DELAY_S = 60
-_CLAIMABLE = (FileState.DISCOVERED.value, FileState.FAILED.value, FileState.CHANGED.value, FileState.SKIPPED.value)
+_CLAIMABLE = (
+    FileState.SUPERSEDED.value,
+    FileState.DISCOVERED.value,
+    FileState.FAILED.value,
+    FileState.CHANGED.value,
+    FileState.SKIPPED.value,
+)
 
 
 class SqlBatches(SqlStore):
@@ -82,6 +88,7 @@ class SqlBatches(SqlStore):
         )
         connection.execute(statement, rows)
         _give_back_other_versions(connection, lease.ingestion_id, number)
+        _supersede_failed_versions(connection, lease.ingestion_id, number)
         return _claimed(connection, lease.ingestion_id, number)
 
     def open_batches(self, lease: Lease, table: TableRecord) -> list[OpenBatch]:
@@ -109,13 +116,15 @@ class SqlBatches(SqlStore):
         with self._write() as connection:
             self._assert_lease(connection, lease)
             now = datetime.now(UTC)
-            changed = connection.execute(
+            this = (batches.c.ingestion_id == closing.batch.ingestion_id) & (batches.c.number == closing.batch.number)
+            generation = connection.execute(
+                select(batches.c.generation).where(this, batches.c.state == "open")
+            ).scalar_one_or_none()
+            if generation is None:
+                return
+            connection.execute(
                 update(batches)
-                .where(
-                    batches.c.ingestion_id == closing.batch.ingestion_id,
-                    batches.c.number == closing.batch.number,
-                    batches.c.state == "open",
-                )
+                .where(this)
                 .values(
                     state="committed" if closing.committed else "empty",
                     files=len(closing.loaded),
@@ -124,9 +133,7 @@ class SqlBatches(SqlStore):
                     closed_at=now,
                 )
             )
-            if changed.rowcount == 0:
-                return
-            _record_files(connection, table, closing, now)
+            _record_files(connection, table, generation, closing, now)
             if closing.committed:
                 connection.execute(
                     update(tables)
@@ -166,6 +173,25 @@ def _give_back_other_versions(connection: Connection, ingestion_id: str, number:
     )
 
 
+def _supersede_failed_versions(connection: Connection, ingestion_id: str, number: int) -> None:
+    """A version that failed is no failure any more when a newer one of its file is taken."""
+    newer = files.alias("newer")
+    is_taken = exists().where(
+        newer.c.table_id == files.c.table_id,
+        newer.c.generation == files.c.generation,
+        newer.c.key == files.c.key,
+        newer.c.version != files.c.version,
+        newer.c.ingestion_id == ingestion_id,
+        newer.c.batch_number == number,
+        newer.c.state == FileState.PROCESSING.value,
+    )
+    connection.execute(
+        update(files)
+        .where(files.c.state == FileState.FAILED.value, is_taken)
+        .values(state=FileState.SUPERSEDED.value, retryable=False, next_try_at=None)
+    )
+
+
 def _claimed(connection: Connection, ingestion_id: str, number: int) -> tuple[SourceFile, ...]:
     rows = connection.execute(
         select(files.c.key, files.c.version, files.c.size_bytes, files.c.modified_at)
@@ -179,28 +205,37 @@ def _claimed(connection: Connection, ingestion_id: str, number: int) -> tuple[So
     return tuple(SourceFile(row.key, row.version, row.size_bytes, row.modified_at) for row in rows)
 
 
-def _record_files(connection: Connection, table: TableRecord, closing: Closing, now: datetime) -> None:
+def _record_files(connection: Connection, table: TableRecord, generation: int, closing: Closing, now: datetime) -> None:
     mine = (
-        (files.c.table_id == table.id)
-        & (files.c.ingestion_id == closing.batch.ingestion_id)
+        (files.c.ingestion_id == closing.batch.ingestion_id)
         & (files.c.batch_number == closing.batch.number)
         & (files.c.state == FileState.PROCESSING.value)
     )
-    one = mine & (files.c.key == bindparam("the_key")) & (files.c.version == bindparam("the_version"))
+    # By the whole primary key: the index of files at work would be searched from its beginning for each of them.
+    one = (
+        (files.c.table_id == table.id)
+        & (files.c.generation == generation)
+        & (files.c.key == bindparam("the_key"))
+        & (files.c.version == bindparam("the_version"))
+        & mine
+    )
     if closing.loaded:
         connection.execute(
             update(files).where(one).values(_outcome(FileState.SUCCESS, now) | {"rows": bindparam("the_rows")}),
             [{"the_key": f.key, "the_version": f.version, "the_rows": f.rows} for f in closing.loaded],
         )
-    for failure in closing.failed:
-        tries = connection.execute(
-            select(files.c.tries).where(mine, files.c.key == failure.key, files.c.version == failure.version)
-        ).scalar_one_or_none()
-        if tries is not None:
-            connection.execute(
-                update(files).where(mine, files.c.key == failure.key, files.c.version == failure.version),
-                _failure(failure, tries + 1, now),
-            )
+    if closing.failed:
+        tried = connection.execute(select(files.c.key, files.c.version, files.c.tries).where(mine))
+        tries = {(row.key, row.version): row.tries for row in tried}
+        outcomes = [
+            {"the_key": f.key, "the_version": f.version, **_failure(f, tries.get((f.key, f.version), 0) + 1, now)}
+            for f in closing.failed
+        ]
+        columns = outcomes[0].keys() - {"the_key", "the_version"}
+        connection.execute(
+            update(files).where(one).values({name: bindparam(f"new_{name}") for name in columns}),
+            [{name if name.startswith("the_") else f"new_{name}": v for name, v in o.items()} for o in outcomes],
+        )
     # What the batch neither loaded nor failed is found again by the next listing.
     connection.execute(update(files).where(mine).values(_outcome(FileState.DISCOVERED, now)))
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.domain.errors import LedgerBusyError, LedgerUnreadableError, LedgerVersionError
+from app.domain.errors import LedgerBusyError, LedgerUnreadableError, LedgerVersionError, NotSupportedError
 
 # The newest migration. A constant, so that opening a database that is up to date need not import Alembic;
 # a test holds it against the folder of migrations.
@@ -29,11 +29,18 @@ def parse_url(database_url: str) -> URL:
 
     Raises:
         LedgerUnreadableError: It is none.
+        NotSupportedError: It is that of another database than SQLite.
     """
     try:
-        return make_url(database_url)
+        url = make_url(database_url)
     except ArgumentError as error:
         raise LedgerUnreadableError("DATABASE_URL is no database address.") from error
+    if url.get_backend_name() != "sqlite":
+        raise NotSupportedError(
+            f"DATABASE_URL names {url.get_backend_name()}, and the ledger can only be kept in SQLite.",
+            remedy="Use sqlite:///path/to/autoloader.db, or leave DATABASE_URL out.",
+        )
+    return url
 
 
 def sqlite_file(url: URL) -> Path | None:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import event, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from app.domain.errors import Category, LeaseLostError
@@ -130,6 +131,39 @@ def test_tries_are_kept_when_a_batch_is_given_up_and_what_failed_is_not_shown_an
     assert (row.state, row.tries, row.category, row.message, row.line) == (S.DISCOVERED, 1, None, None, None)
     desk.close(lease, desk.claim(lease, A).batch, loaded=loaded(A))
     assert desk.rows()["a", "v1"].category is None
+
+
+def test_failures_of_one_batch_keep_their_own_reasons_and_tries(desk: Desk) -> None:
+    lease = desk.take()
+    desk.close(lease, desk.claim(lease, A).batch, failed=(failed(A),), committed=False)
+    failures = (failed(A, message="again"), failed(B, Category.DATA_MALFORMED, "broken"))
+    desk.close(lease, desk.claim(lease, A, B, C).batch, failed=failures, loaded=loaded(C))
+    rows = desk.rows()
+    assert [(r.tries, r.message, r.category) for r in (rows["a", "v1"], rows["b", "v1"], rows["c", "v1"])] == [
+        (2, "again", "connectivity"),
+        (1, "broken", "data_malformed"),
+        (0, None, None),
+    ]
+
+
+def test_closing_finds_each_file_by_its_key(desk: Desk) -> None:
+    """Not by going through the batch for each of its files: ten thousand of them would take minutes."""
+    lease = desk.take()
+    found = [file(f"{n:04}") for n in range(50)]
+    batch = desk.claim(lease, *found)
+    plans: list[str] = []
+
+    def explain(connection: Any, _: object, statement: str, parameters: Any, __: object, many: bool) -> None:  # noqa: FBT001
+        if many and statement.startswith("UPDATE files"):
+            rows = connection.connection.driver_connection.execute(f"explain query plan {statement}", parameters[0])
+            plans.extend(row[3] for row in rows)
+
+    event.listen(desk.ledger._engine, "before_cursor_execute", explain)
+    desk.close(lease, batch.batch, loaded=loaded(*found[:25]), failed=tuple(failed(f) for f in found[25:]))
+    event.remove(desk.ledger._engine, "before_cursor_execute", explain)
+    assert len(plans) == 2
+    for plan in plans:
+        assert "PRIMARY KEY (table_id=? AND generation=? AND key=? AND version=?)" in plan
 
 
 def test_a_category_that_no_retry_mends_is_not_retryable(desk: Desk) -> None:

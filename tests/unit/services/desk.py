@@ -102,6 +102,7 @@ class Desk:
     ) -> LoadService:
         ports = LoadPorts(
             open_ledger=lambda: ledger,  # type: ignore[arg-type, return-value]
+            has_ledger=lambda: True,
             catalog=catalog or FakeCatalog(self.store),
             engine=self.engine,
             open_source=self.open_source or (lambda _path, _pattern, _keys: self.source),

@@ -428,23 +428,51 @@ def test_a_recovered_batch_that_cannot_be_written_stays_open_under_its_number(de
     settled(desk)
 
 
+def test_a_batch_that_was_given_up_cannot_be_committed_by_an_older_process(desk: Desk) -> None:
+    """It wakes up when its files are about to be loaded under another number: the fence is all that stops it."""
+    desk.put("0.json", {"id": 0})
+    desk.load()
+    desk.put("a.json", {"id": 1})
+    asleep, awake = threading.Event(), threading.Event()
+
+    def sleep() -> None:
+        asleep.set()
+        assert awake.wait(60)
+
+    old = threading.Thread(target=lambda: desk.load(catalog=Deaf(desk, sleep)))
+    old.start()
+    assert asleep.wait(60)
+    desk.execute("update leases set expires_at = 0")
+    refusal = CatalogRefusedError("Not today.")
+    assert error_of(desk.load(catalog=Scripted(desk, refusal))) is refusal
+    assert desk.open_batches() == 0
+    awake.set()
+    old.join()
+    assert desk.ids() == [0]
+    settled(desk)
+
+
 class Deaf(FakeCatalog):
     """Of a process that was stopped behind its last check: its request goes out, whoever has the lease by then."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, before_request: Callable[[], None] = lambda: None) -> None:
         super().__init__(desk.store)
+        self.before_request = before_request
 
     def draft_new(self, table: TableName, schema: Struct, properties: Mapping[str, str]) -> Draft:
-        return DeafDraft(super().draft_new(table, schema, properties))
+        return DeafDraft(super().draft_new(table, schema, properties), self.before_request)
+
+    def draft(self, *args: object, **more: object) -> Draft:
+        return DeafDraft(super().draft(*args, **more), self.before_request)  # type: ignore[arg-type]
 
 
 class DeafDraft:
-    def __init__(self, inner: Draft) -> None:
-        self.inner = inner
+    def __init__(self, inner: Draft, before_request: Callable[[], None]) -> None:
+        self.inner, self.before_request = inner, before_request
         self.schema, self.sink, self.write_manifest = inner.schema, inner.sink, inner.write_manifest
 
     def commit(self, order: CommitOrder) -> Committed:
-        return self.inner.commit(replace(order, assert_lease=lambda: None))
+        return self.inner.commit(replace(order, assert_lease=self.before_request))
 
 
 class NoManifests(FakeCatalog):

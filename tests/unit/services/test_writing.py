@@ -49,6 +49,7 @@ def short(desk: Desk) -> Desk:
 def assert_whole(desk: Desk) -> None:
     report = desk.load()
     assert report.status is RunStatus.SUCCESS, report
+    assert_ids_agree(desk)
     assert desk.ids() == desk.source_ids()
     assert desk.snapshots() == 1
     assert not desk.orphans()
@@ -57,6 +58,17 @@ def assert_whole(desk: Desk) -> None:
     by_path = {row["id"]: row["_file_path"] for row in desk.rows()}
     assert by_path == {n: f"s3://memory/{n}.json" for n in desk.source_ids()}
     assert len(table.schema.fields) == len({f.id for f in table.schema.fields})
+
+
+def assert_ids_agree(desk: Desk) -> None:
+    """Every data file names its columns' ids as the table does."""
+    table = desk.store.get(TABLE)
+    assert table is not None
+    ids = {f.name: f.id for f in table.schema.fields}
+    orders = [o for o in desk.engine.orders if any(o.name_prefix in f.path for f in table.data_files)]
+    assert orders
+    for order in orders:
+        assert {f.name: f.id for f in order.schema.fields}.items() <= ids.items()
 
 
 def test_what_the_sample_missed_of_a_new_table_is_in_its_first_commit(short: Desk) -> None:
@@ -77,13 +89,14 @@ def test_new_columns_of_just_our_columns_types_do_not_take_their_places(short: D
     by_id = {row["id"]: row for row in short.rows()}
     assert by_id[0].get("y") is None
     assert [by_id[1][name] for name in "yzwv"] == ["a", "b", "c", "d"]
-    table = short.store.get(TABLE)
-    assert table is not None
-    # Every data file names its columns' ids as the table does.
-    ids = {f.name: f.id for f in table.schema.fields}
-    orders = [o for o in short.engine.orders if any(o.name_prefix in f.path for f in table.data_files)]
-    for order in orders:
-        assert {f.name: f.id for f in order.schema.fields}.items() <= ids.items()
+
+
+def test_a_new_column_does_not_take_the_place_of_the_rescue_column(short: Desk) -> None:
+    short.put("0.json", {"id": 0})
+    short.put("1.json", {"id": 1, "y": "a"})
+    assert short.load(values={"provenance": False}).status is RunStatus.SUCCESS
+    assert_ids_agree(short)
+    assert not short.orphans()
 
 
 def test_a_wider_type_that_no_promotion_reaches_writes_a_new_table_again(short: Desk) -> None:
