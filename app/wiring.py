@@ -56,6 +56,7 @@ class Product:
 
             ports = LoadPorts(
                 open_ledger=open_ledger,
+                has_ledger=self._has_ledger,
                 catalog=self.catalog(request.table.catalog),
                 engine=engine,
                 open_source=self._open_source,
@@ -146,9 +147,10 @@ class Product:
         opened: list[SqlLedger] = []
 
         def open_it() -> Ledger:
-            if not ledger_exists(self._settings.ledger_url):
-                watcher.note(f"Making a new ledger: {self._shown_ledger()} (AUTOLOADER_HOME is {self._settings.home}).")
+            is_new = not ledger_exists(self._settings.ledger_url)
             opened.append(open_ledger(self._settings.ledger_url))
+            if is_new:
+                watcher.note(f"Made a new ledger: {self._shown_ledger()} (AUTOLOADER_HOME is {self._settings.home}).")
             return opened[-1]
 
         try:
@@ -167,6 +169,11 @@ class Product:
         finally:
             if ledger is not None:
                 ledger.dispose()
+
+    def _has_ledger(self) -> bool:
+        from app.persistence.ledger import ledger_exists
+
+        return ledger_exists(self._settings.ledger_url)
 
     def _shown_ledger(self) -> str:
         from app.persistence.ledger import shown_url

@@ -35,6 +35,7 @@ class FileState(enum.StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     CHANGED = "changed"
+    SUPERSEDED = "superseded"
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,11 +41,11 @@ def _lost(snapshot_id: int, sequence_number: int, head: TableHead) -> bool:
     return not head.history_cut or head.oldest_sequence_number <= sequence_number
 
 
-def check_batches(record: TableRecord, head: TableHead | None, given_out: Mapping[str, int]) -> None:
+def check_batches(table: str, head: TableHead | None, given_out: Mapping[str, int]) -> None:
     """Refuse a table that holds batches which the ledger lacks: loading would put their rows in twice.
 
     Args:
-        record: The ledger's record of the table.
+        table: Its name, for the message.
         head: The table.
         given_out: Ingestion id → the highest batch number that the ledger ever gave out for this table.
 
@@ -58,11 +58,10 @@ def check_batches(record: TableRecord, head: TableHead | None, given_out: Mappin
         known = given_out.get(ingestion_id)
         if known is None:
             raise LedgerBehindTableError(
-                f"The table {record.name} holds {number} batch(es) of ingestion {ingestion_id}, "
+                f"The table {table} holds batches of ingestion {ingestion_id}, up to number {number}, "
                 "of which this ledger knows nothing."
             )
         if number > known:
             raise LedgerBehindTableError(
-                f"The table {record.name} holds batch {number} of ingestion {ingestion_id}; "
-                f"this ledger knows only {known}."
+                f"The table {table} holds batch {number} of ingestion {ingestion_id}; this ledger knows only {known}."
             )

@@ -18,6 +18,7 @@ from app.domain.errors import (
 )
 from app.domain.ledger import Ledger
 from app.domain.runs import Lease, RunReport, RunStatus
+from app.domain.table_checks import check_batches
 from app.domain.watch import Watcher
 from app.services.preflight import LoadRequest, prepare
 from app.services.run import Job, LoadPorts, Run, RunSettings
@@ -50,6 +51,9 @@ class LoadService:
             raise SourceContainsWarehouseError(f"The source {request.path} contains the table at {head.location}.")
         if head is None and prepared.empty:
             raise NoMatchError(f"No file in {request.path} matches, and the table {request.table} does not exist yet.")
+        if not self._ports.has_ledger():
+            # Refused before an empty ledger is made beside a table that was loaded with another one.
+            check_batches(str(request.table), head, {})
         ledger = self._ports.open_ledger()
         record = ledger.ensure_table(str(request.table))
         ingestion_id = ledger.ensure_load_ingestion(record, uuid.uuid4().hex)

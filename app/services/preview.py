@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -61,9 +61,11 @@ def plan_load(ports: PlanPorts, settings: RunSettings, request: LoadRequest) -> 
     if head is not None and prepared.source.can_find_below(head.location):
         raise SourceContainsWarehouseError(f"The source {request.path} contains the table at {head.location}.")
     record = ports.ledger.table(str(request.table)) if ports.ledger else None
+    given_out: Mapping[str, int] = {}
     if ports.ledger is not None and record is not None:
         check_identity(record, head)
-        check_batches(record, head, ports.ledger.committed_batches(record))
+        given_out = ports.ledger.committed_batches(record)
+    check_batches(str(request.table), head, given_out)
     new = _NewFiles(ports, settings, request, prepared, record)
     first: tuple[SourceFile, ...] = ()
     batches = files = stored_bytes = 0
@@ -138,6 +140,10 @@ def _schema_after(
     warnings = (*inferred.warnings, *(f"{f.key} cannot be read: {f.message}" for f in inferred.failed))
     if head is None:
         schema = data_columns(new_table_schema(inferred.schema, provenance=False))
-        return schema, (f"create table with {len(schema.fields)} columns",), warnings
+        return (
+            schema,
+            (f"create table with {len(schema.fields)} column{'' if len(schema.fields) == 1 else 's'}",),
+            warnings,
+        )
     changes = plan_changes(known, inferred.schema)
     return apply_changes(known, changes), tuple(str(c) for c in changes), warnings

@@ -52,6 +52,8 @@ class LoadPorts:
 
     # Opened when the source and the table have been looked at, so that a mistyped path makes no database.
     open_ledger: Callable[[], Ledger]
+    # Whether there is a ledger already.
+    has_ledger: Callable[[], bool]
     catalog: Catalog
     engine: Engine
     open_source: OpenSource
@@ -92,6 +94,8 @@ class Run:
         )
         self._heartbeat = Heartbeat(job.ledger, job.lease, settings.lease_s)
         self._marks: list[tuple[SourceFile, FileState]] = []
+        # Files of settled batches: this run loaded them, so they are not known from before.
+        self._settled: set[tuple[str, str]] = set()
 
     def work(self) -> None:
         """Check the table, settle what is open, load what is new."""
@@ -99,9 +103,10 @@ class Run:
             head = self._ports.catalog.head(self._request.table)
             self._check_head(head)
             record = self._record()
-            check_batches(record, head, self._ledger.committed_batches(record))
+            check_batches(record.name, head, self._ledger.committed_batches(record))
             for batch in self._ledger.open_batches(self._lease, record):
                 self._settle(batch)
+                self._settled.update((f.key, f.version) for f in batch.files)
             for files in plan_batches(
                 self._new_files(), batch_bytes=self._settings.batch_bytes, batch_files=self._settings.batch_files
             ):
@@ -155,7 +160,7 @@ class Run:
             )
         except AutoloaderError as error:
             self._warn(
-                f"{len(batch.files)} file(s) of an earlier run that did not end were not loaded, because their source "
+                f"Files of an earlier run that did not end ({len(batch.files)}) were not loaded, because their source "
                 f"{frozen.path} cannot be opened: {error.message} Load it again when it can."
             )
             return None
@@ -234,6 +239,8 @@ class Run:
 
     def _count(self, file: SourceFile, decision: Decision) -> None:
         report = self._report
+        if (file.key, file.version) in self._settled:
+            return
         if decision is Decision.KNOWN:
             report.files_known += 1
         elif decision is Decision.STILL_FAILED:
@@ -270,12 +277,12 @@ class Run:
         report = self._report
         if report.files_still_failed:
             self._warn(
-                f"{report.files_still_failed} file(s) failed in earlier runs and were left alone: "
+                f"Files that failed in earlier runs were left alone ({report.files_still_failed}): "
                 "--retry-failed tries them now."
             )
         if report.files_changed:
             self._warn(
-                f"{report.files_changed} loaded file(s) have a new version in the source, which was not loaded "
+                f"Loaded files have a new version in the source ({report.files_changed}), which was not loaded "
                 "(on_file_change is ignore)."
             )
 

@@ -57,6 +57,7 @@ def test_killed_in_the_first_load(world: World, failpoint: str) -> None:
     load_and_die(world, failpoint)
     report = world.home.json("load", world.source, "--to", world.table)
     assert report["status"] == "success"
+    assert report["files"]["loaded"] + report["files"]["known"] == len(FILES)
     assert_equal_to_files(world, FILES)
     assert world.home.json("load", world.source, "--to", world.table)["files"]["known"] == len(FILES)
 

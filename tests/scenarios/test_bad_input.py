@@ -214,6 +214,8 @@ def test_a_table_that_holds_more_than_the_ledger(place: World) -> None:
         file.unlink()
     error = refused(place.home, "load", place.source, "--to", TABLE)
     assert error["code"] == "ledger_behind_table"
+    assert not (place.home.folder / "autoloader.db").exists()
+    assert refused(place.home, "plan", place.source, "--to", TABLE)["code"] == "ledger_behind_table"
     assert place.home.query(TABLE, f"select count(*) n from {TABLE}") == [{"n": 1000}]
 
 
@@ -295,6 +297,10 @@ def test_a_home_that_cannot_be_written(place: World) -> None:
     place.land(event_files(0))
     environ = {"DATABASE_URL": "sqlite:////proc/nothing/autoloader.db"}
     assert refused(place.home, "load", place.source, "--to", TABLE, **environ)["code"] == "ledger_unreadable"
+    environ = {"DATABASE_URL": "postgresql://me:hidden-password@127.0.0.1/x"}
+    error = refused(place.home, "load", place.source, "--to", TABLE, status=2, **environ)
+    assert error["code"] == "not_supported"
+    assert "hidden-password" not in str(error)
 
 
 def test_spellings_of_one_source_load_nothing_twice(place: World) -> None:

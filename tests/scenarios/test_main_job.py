@@ -76,6 +76,7 @@ def test_one_bad_file_stops_no_other(world: World) -> None:
     world.land({"data/broken.json": broken.replace(b"oops", b"3")})
     mended = home.json("load", world.source, "--to", table)
     assert (mended["files"]["loaded"], mended["rows"]["loaded"]) == (1, 3)
+    assert [f["path"].rsplit("/", 1)[1] for f in home.json("files", table, "--failed")] == ["picture.json"]
 
 
 def test_rows_say_where_they_came_from(world: World) -> None:

@@ -27,18 +27,22 @@ def decided(*known: LedgerFile, file: SourceFile = FILE, retry_failed: bool = Fa
 # State of this version (None: not known), then what becomes of it by the state of another one (None: there is none).
 TABLE = {
     None: {None: D.LOAD, S.DISCOVERED: D.LOAD, S.PROCESSING: D.TAKEN, S.SUCCESS: D.CHANGED, S.FAILED: D.LOAD,
-           S.SKIPPED: D.LOAD, S.CHANGED: D.LOAD},
+           S.SKIPPED: D.LOAD, S.CHANGED: D.LOAD, S.SUPERSEDED: D.LOAD},
     S.DISCOVERED: {None: D.LOAD, S.DISCOVERED: D.LOAD, S.PROCESSING: D.TAKEN, S.SUCCESS: D.CHANGED, S.FAILED: D.LOAD,
-                   S.SKIPPED: D.LOAD, S.CHANGED: D.LOAD},
+                   S.SKIPPED: D.LOAD, S.CHANGED: D.LOAD, S.SUPERSEDED: D.LOAD},
     S.PROCESSING: dict.fromkeys([None, *S], D.TAKEN),
     S.SUCCESS: dict.fromkeys([None, *S], D.KNOWN),
     S.SKIPPED: dict.fromkeys([None, *S], D.SKIPPED),
     # Not to be tried again: see the tests of tries.
     S.FAILED: {None: D.STILL_FAILED, S.DISCOVERED: D.STILL_FAILED, S.PROCESSING: D.TAKEN, S.SUCCESS: D.CHANGED,
-               S.FAILED: D.STILL_FAILED, S.SKIPPED: D.STILL_FAILED, S.CHANGED: D.STILL_FAILED},
+               S.FAILED: D.STILL_FAILED, S.SKIPPED: D.STILL_FAILED, S.CHANGED: D.STILL_FAILED,
+               S.SUPERSEDED: D.STILL_FAILED},
     # The version that it was changed from was never loaded after all: then this one is.
     S.CHANGED: {None: D.LOAD, S.DISCOVERED: D.LOAD, S.PROCESSING: D.TAKEN, S.SUCCESS: D.STILL_CHANGED,
-                S.FAILED: D.LOAD, S.SKIPPED: D.LOAD, S.CHANGED: D.LOAD},
+                S.FAILED: D.LOAD, S.SKIPPED: D.LOAD, S.CHANGED: D.LOAD, S.SUPERSEDED: D.LOAD},
+    # It failed, a newer one took its place, and now it is back.
+    S.SUPERSEDED: {None: D.LOAD, S.DISCOVERED: D.LOAD, S.PROCESSING: D.TAKEN, S.SUCCESS: D.CHANGED, S.FAILED: D.LOAD,
+                   S.SKIPPED: D.LOAD, S.CHANGED: D.LOAD, S.SUPERSEDED: D.LOAD},
 }  # fmt: skip
 
 

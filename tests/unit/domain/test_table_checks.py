@@ -67,20 +67,20 @@ def test_a_history_that_expired_behind_our_commit_is_no_evidence() -> None:
 
 def test_batches_that_the_ledger_gave_out_pass() -> None:
     head = replace(HEAD, properties={last_batch_property("i1"): "3", "autoloader.i1.epoch": "9", "other": "x"})
-    check_batches(RECORD, head, {"i1": 3})
-    check_batches(RECORD, head, {"i1": 7})
-    check_batches(RECORD, None, {})
-    check_batches(RECORD, HEAD, {})
+    check_batches(RECORD.name, head, {"i1": 3})
+    check_batches(RECORD.name, head, {"i1": 7})
+    check_batches(RECORD.name, None, {})
+    check_batches(RECORD.name, HEAD, {})
 
 
 def test_a_batch_that_the_ledger_never_gave_out_is_refused() -> None:
     head = replace(HEAD, properties={last_batch_property("i1"): "4"})
     with pytest.raises(LedgerBehindTableError, match=r"batch 4 of ingestion i1.*only 3"):
-        check_batches(RECORD, head, {"i1": 3})
+        check_batches(RECORD.name, head, {"i1": 3})
 
 
 def test_an_ingestion_that_nobody_here_knows_is_refused() -> None:
     head = replace(HEAD, properties={last_batch_property("other"): "1"})
     with pytest.raises(LedgerBehindTableError, match="ingestion other") as caught:
-        check_batches(RECORD, head, {"i1": 3})
+        check_batches(RECORD.name, head, {"i1": 3})
     assert "AUTOLOADER_HOME" in caught.value.advice

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
-from app.domain.errors import LedgerBusyError, LedgerUnreadableError, LedgerVersionError
+from app.domain.errors import LedgerBusyError, LedgerUnreadableError, LedgerVersionError, NotSupportedError
 from app.persistence import database
 from app.persistence.database import HEAD_REVISION, migrations_folder, open_engine, parse_url, revision
 from app.persistence.ledger import ledger_exists, open_existing_ledger, open_ledger, shown_url
@@ -163,8 +163,11 @@ def test_an_address_that_is_none_is_an_error() -> None:
         open_ledger("nonsense")
 
 
-def test_a_shown_address_has_no_password() -> None:
-    assert "secret" not in shown_url("postgresql://user:secret@host/db")
+def test_only_sqlite_keeps_a_ledger_and_no_password_is_shown() -> None:
+    assert shown_url("sqlite:///a.db") == "sqlite:///a.db"
+    with pytest.raises(NotSupportedError) as refused:
+        shown_url("postgresql://user:secret@host/db")
+    assert "secret" not in str(refused.value)
 
 
 def test_processes_that_open_a_new_database_at_once_make_one(url: str) -> None:

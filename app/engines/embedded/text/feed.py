@@ -97,7 +97,10 @@ class TextFeed:
         self.position = self._counted = 0
         if self._undecodable:
             line = self._line + self._lines(0, len(self.text))
-            message = f"Line {line} holds bytes that are not UTF-8. If the files have another encoding, give it with --encoding."
+            message = (
+                f"Line {line} holds bytes that are not UTF-8. "
+                "If the files have another encoding, give it with --encoding."
+            )
             raise FileError(Category.DATA_MALFORMED, message, line=line)
 
     def _lines(self, start: int, end: int) -> int:
