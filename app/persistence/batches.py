@@ -88,7 +88,7 @@ class SqlBatches(SqlStore):
         )
         connection.execute(statement, rows)
         _give_back_other_versions(connection, lease.ingestion_id, number)
-        _supersede_failed_versions(connection, lease.ingestion_id, number)
+        _supersede_failed_versions(connection, table, lease.ingestion_id, number)
         return _claimed(connection, lease.ingestion_id, number)
 
     def open_batches(self, lease: Lease, table: TableRecord) -> list[OpenBatch]:
@@ -173,7 +173,7 @@ def _give_back_other_versions(connection: Connection, ingestion_id: str, number:
     )
 
 
-def _supersede_failed_versions(connection: Connection, ingestion_id: str, number: int) -> None:
+def _supersede_failed_versions(connection: Connection, table: TableRecord, ingestion_id: str, number: int) -> None:
     """A version that failed is no failure any more when a newer one of its file is taken."""
     newer = files.alias("newer")
     is_taken = exists().where(
@@ -187,7 +187,12 @@ def _supersede_failed_versions(connection: Connection, ingestion_id: str, number
     )
     connection.execute(
         update(files)
-        .where(files.c.state == FileState.FAILED.value, is_taken)
+        .where(
+            files.c.table_id == table.id,
+            files.c.generation == table.generation,
+            files.c.state == FileState.FAILED.value,
+            is_taken,
+        )
         .values(state=FileState.SUPERSEDED.value, retryable=False, next_try_at=None)
     )
 

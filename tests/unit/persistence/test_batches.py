@@ -219,6 +219,14 @@ def test_a_new_version_of_a_failed_file_is_claimed(desk: Desk) -> None:
     assert desk.claim(lease, file("a", "v2")).files == (file("a", "v2"),)
 
 
+def test_a_version_that_failed_is_superseded_by_the_one_that_is_taken(desk: Desk) -> None:
+    lease = desk.take()
+    desk.close(lease, desk.claim(lease, A, B).batch, failed=(failed(A), failed(B)), committed=False)
+    desk.claim(lease, file("a", "v2"))
+    assert desk.states() == {("a", "v1"): S.SUPERSEDED, ("a", "v2"): S.PROCESSING, ("b", "v1"): S.FAILED}
+    assert not desk.rows()["a", "v1"].retryable
+
+
 def test_table_key_version_and_generation_are_unique(desk: Desk) -> None:
     lease = desk.take()
     desk.claim(lease, A)
