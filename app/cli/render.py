@@ -31,7 +31,9 @@ def count(number: int, noun: str) -> str:
 
 def print_json(document: Any) -> None:  # noqa: ANN401 - any JSON
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=_plain) + "\n")
+    # A message may quote half a surrogate pair of a file, which has no form in UTF-8; as an escape it has one in JSON.
+    text = json.dumps(document, ensure_ascii=False, default=_plain) + "\n"
+    sys.stdout.write("".join(c if not "\ud800" <= c <= "\udfff" else f"\\u{ord(c):04x}" for c in text))
 
 
 def _plain(value: object) -> object:

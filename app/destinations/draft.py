@@ -74,6 +74,11 @@ class IcebergDraft(ABC):
         """The schema that data files must have: every field with its id."""
         return from_iceberg(self.metadata.schema())
 
+    @property
+    def table_uuid(self) -> str:
+        """The identity of the table that it was drafted on, or that it will make."""
+        return str(self.metadata.table_uuid)
+
     def sink(self) -> DataSink:
         """Where the data files go."""
         provider = load_location_provider(self.metadata.location, self.metadata.properties)

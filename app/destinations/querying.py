@@ -106,7 +106,7 @@ def _prepare(
     connection.execute("detach memory")
     namespace = ".".join(table.namespace)
     catalogs = [HOME]
-    if table.catalog.casefold() not in {*RESERVED_DATABASES, namespace.casefold()}:
+    if table.catalog.lower() not in {*RESERVED_DATABASES, namespace.lower()}:
         connection.execute(f"attach ':memory:' as {_name(table.catalog)}")
         catalogs.append(table.catalog)
     for catalog in catalogs:
@@ -190,7 +190,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def _printed(name: str) -> str:
-    return name if _PLAIN_NAME.fullmatch(name) and name.casefold() not in KEYWORDS else _name(name)
+    return name if _PLAIN_NAME.fullmatch(name) and name.lower() not in KEYWORDS else _name(name)
 
 
 def _name(name: str) -> str:

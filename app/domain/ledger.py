@@ -84,7 +84,10 @@ class Tables(Protocol):
         ...
 
     def committed_batches(self, table: TableRecord) -> dict[str, int]:
-        """Ingestion id → the highest batch number that the ledger ever gave out, for every ingestion of the table."""
+        """Ingestion id → the highest number of a batch that may be in the table, for every ingestion of the table.
+
+        A batch that was given up cannot be: should it be there all the same, the table holds more than we know.
+        """
         ...
 
     def clear(self, table: TableRecord) -> tuple[int, int]:

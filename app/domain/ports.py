@@ -134,6 +134,11 @@ class Draft(Protocol):
         """The schema that data files must have: every field with its id."""
         ...
 
+    @property
+    def table_uuid(self) -> str:
+        """The identity of the table that it was drafted on, or that it will make."""
+        ...
+
     def sink(self) -> DataSink:
         """Where the data files go."""
         ...

@@ -35,7 +35,6 @@ class RunReport:
     rows_loaded: int = 0
     stored_bytes: int = 0
     batches: int = 0
-    changes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     errors: list[FileFailure] = field(default_factory=list)
     # What stopped the run before its end; None when it went through.

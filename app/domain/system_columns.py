@@ -21,7 +21,7 @@ def system_columns(*, provenance: bool) -> tuple[Field, ...]:
 
 def is_system(name: str) -> bool:
     """Whether a column of that name is ours; names match without regard to case, as everywhere."""
-    return name.casefold() in NAMES
+    return name.lower() in NAMES
 
 
 def data_columns(schema: Struct) -> Struct:

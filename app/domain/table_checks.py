@@ -47,7 +47,7 @@ def check_batches(table: str, head: TableHead | None, given_out: Mapping[str, in
     Args:
         table: Its name, for the message.
         head: The table.
-        given_out: Ingestion id → the highest batch number that the ledger ever gave out for this table.
+        given_out: Ingestion id → the highest number of a batch that may be in the table, as the ledger knows.
 
     Raises:
         LedgerBehindTableError: It does.

@@ -86,12 +86,12 @@ class Struct:
 
     def find(self, name: str) -> Field | None:
         """The field of that name: the exact spelling first, else the first one that differs in case only."""
-        folded = name.casefold()
+        folded = name.lower()
         candidate = None
         for field in self.fields:
             if field.name == name:
                 return field
-            if candidate is None and field.name.casefold() == folded:
+            if candidate is None and field.name.lower() == folded:
                 candidate = field
         return candidate
 
@@ -147,10 +147,10 @@ def join(a: DataType, b: DataType) -> DataType:
 
 def join_structs(a: Struct, b: Struct) -> Struct:
     """All fields of both, `a`'s first, matched without regard to case. None is required: one of the two may lack it."""
-    joined = {f.name.casefold(): replace(f, required=False) for f in reversed(a.fields)}
-    order = [f.name.casefold() for f in a.fields]
+    joined = {f.name.lower(): replace(f, required=False) for f in reversed(a.fields)}
+    order = [f.name.lower() for f in a.fields]
     for field in b.fields:
-        folded = field.name.casefold()
+        folded = field.name.lower()
         known = joined.get(folded)
         if known is None:
             order.append(folded)

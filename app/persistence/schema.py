@@ -119,7 +119,7 @@ batches = Table(
     Column("table_id", ForeignKey("tables.id"), nullable=False),
     Column("generation", Integer, nullable=False),
     Column("kind", String(16), nullable=False),
-    # open, committed, empty (nothing of it went into the table)
+    # open, committed, empty (nothing of it went into the table), cleared (it ended with its generation)
     Column("state", String(16), nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("run_id", String(64), nullable=False),

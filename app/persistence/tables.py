@@ -60,8 +60,13 @@ class SqlTables(SqlStore):
             return ingestion_id
 
     def committed_batches(self, table: TableRecord) -> dict[str, int]:
-        """Ingestion id → the highest batch number given out."""
-        statement = select(ingestions.c.id, ingestions.c.next_batch - 1).where(ingestions.c.table_id == table.id)
+        """Ingestion id → the highest number of a batch that may be in the table."""
+        statement = (
+            select(ingestions.c.id, func.coalesce(func.max(batches.c.number), 0))
+            .outerjoin(batches, (batches.c.ingestion_id == ingestions.c.id) & (batches.c.state != "empty"))
+            .where(ingestions.c.table_id == table.id)
+            .group_by(ingestions.c.id)
+        )
         with self._read() as connection:
             return {row[0]: row[1] for row in connection.execute(statement)}
 
@@ -89,7 +94,7 @@ class SqlTables(SqlStore):
             connection.execute(
                 update(batches)
                 .where(batches.c.table_id == table.id, batches.c.state == "open")
-                .values(state="empty", closed_at=datetime.now(UTC))
+                .values(state="cleared", closed_at=datetime.now(UTC))
             )
             # A run that slept through its lease must not wake up, renew it and commit what was just forgotten.
             connection.execute(

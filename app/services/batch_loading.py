@@ -106,7 +106,11 @@ class BatchLoader:
 
         def draft_for(observed: Struct) -> Draft:
             changes = plan_changes(known, observed)
-            return self._catalog.draft(task.table, changes, provenance=task.batch.definition.provenance)
+            draft = self._catalog.draft(task.table, changes, provenance=task.batch.definition.provenance)
+            if draft.table_uuid != head.uuid:
+                # Made anew since the head was checked: it is checked again.
+                raise TableConflictError
+            return draft
 
         return draft_for
 

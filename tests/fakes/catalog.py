@@ -269,6 +269,10 @@ class FakeDraft:
     def schema(self) -> Struct:
         return self.table.schema
 
+    @property
+    def table_uuid(self) -> str:
+        return self.table.uuid
+
     def sink(self) -> DataSink:
         folder = f"{self.table.location}/data"
         return MemorySink(self.catalog.store, folder) if self.catalog.store.folder is None else FolderSink(folder)

@@ -231,11 +231,11 @@ def _news(known: Struct, seen: Struct) -> Struct:
 
 
 def _fit_row(row: Row, schema: Struct) -> Row:
-    folded = {name.casefold(): value for name, value in row.items()}
-    return {f.name: _fit(folded.get(f.name.casefold()), f.type, f.name) for f in schema.fields}
+    folded = {name.lower(): value for name, value in row.items()}
+    return {f.name: _fit(folded.get(f.name.lower()), f.type, f.name) for f in schema.fields}
 
 
-def _fit(value: Any, kind: DataType, name: str) -> Any:  # noqa: ANN401 - values of rows
+def _fit(value: Any, kind: DataType, name: str) -> Any:
     if value is None:
         return None
     if isinstance(kind, Struct) and isinstance(value, dict):

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def place(tmp_path: Path, seaweed: Seaweed) -> World:
     return make_world("local-local", tmp_path, seaweed)
 
 
-def refused(home: Home, *arguments: str, status: int = 1, **environ: str) -> dict[str, Any]:
+def refused(home: Home, *arguments: str, status: int = 1, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Run a command that must be refused; its JSON has a code, says what is wrong and what to do."""
     document: dict[str, Any] = home.json(*arguments, status=status, environ=environ)
     if "errors" in document:
@@ -108,7 +109,7 @@ def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
         "AWS_SECRET_ACCESS_KEY": "s",
         "AWS_REGION": "us-east-1",
     }
-    assert refused(home, "load", "s3://bucket/x/", "--to", TABLE, **environ)["code"] == "connectivity"
+    assert refused(home, "load", "s3://bucket/x/", "--to", TABLE, environ=environ)["code"] == "connectivity"
 
 
 def test_a_source_that_contains_the_warehouse(place: World) -> None:
@@ -132,7 +133,9 @@ def test_a_catalog_that_is_not_configured(place: World) -> None:
 def test_a_catalog_that_does_not_answer(place: World) -> None:
     place.land(event_files(0))
     environ = {"PYICEBERG_CATALOG__GONE__TYPE": "rest", "PYICEBERG_CATALOG__GONE__URI": "http://127.0.0.1:9"}
-    assert refused(place.home, "load", place.source, "--to", "gone.a.b", **environ)["code"] == "catalog_unreachable"
+    assert (
+        refused(place.home, "load", place.source, "--to", "gone.a.b", environ=environ)["code"] == "catalog_unreachable"
+    )
     assert is_untouched(place.home)
 
 
@@ -296,9 +299,9 @@ def test_a_full_disk(place: World) -> None:
 def test_a_home_that_cannot_be_written(place: World) -> None:
     place.land(event_files(0))
     environ = {"DATABASE_URL": "sqlite:////proc/nothing/autoloader.db"}
-    assert refused(place.home, "load", place.source, "--to", TABLE, **environ)["code"] == "ledger_unreadable"
+    assert refused(place.home, "load", place.source, "--to", TABLE, environ=environ)["code"] == "ledger_unreadable"
     environ = {"DATABASE_URL": "postgresql://me:hidden-password@127.0.0.1/x"}
-    error = refused(place.home, "load", place.source, "--to", TABLE, status=2, **environ)
+    error = refused(place.home, "load", place.source, "--to", TABLE, status=2, environ=environ)
     assert error["code"] == "not_supported"
     assert "hidden-password" not in str(error)
 

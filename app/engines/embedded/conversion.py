@@ -80,10 +80,10 @@ def _fit_fields(rows: pa.StructArray, schema: Struct, path: tuple[str, ...]) -> 
     seen = Struct(tuple(Field(field.name, STRING) for field in rows.type.fields))
     # Flattened, a field is null where its struct is.
     columns = dict(zip([f.name for f in seen.fields], rows.flatten(), strict=True))
-    by_fold = {name.casefold(): name for name in reversed(columns)}
+    by_fold = {name.lower(): name for name in reversed(columns)}
     fitted = []
     for field in schema.fields:
-        name = field.name if field.name in columns else by_fold.get(field.name.casefold())
+        name = field.name if field.name in columns else by_fold.get(field.name.lower())
         target = _Target(field.type, (*path, field.name))
         column = pa.nulls(len(rows), arrow_type(field.type)) if name is None else _fit(columns[name], target)
         if field.required:

@@ -53,7 +53,7 @@ class TableShape:
             system_columns.RESCUED_DATA: lambda: pa.nulls(rows.num_rows, pa.string()),
         }
         columns = [
-            ours[field.name.casefold()]() if system_columns.is_system(field.name) else rows.column(field.name)
+            ours[field.name.lower()]() if system_columns.is_system(field.name) else rows.column(field.name)
             for field in self._fields
         ]
         return pa.Table.from_arrays(columns, schema=self.schema)
@@ -61,7 +61,7 @@ class TableShape:
 
 def _encoded(field: pa.Field) -> pa.Field:
     # A dictionary, because the same text stands in thousands of rows; in the file it is a plain string column.
-    if field.name.casefold() in {system_columns.FILE_PATH, system_columns.BATCH_ID}:
+    if field.name.lower() in {system_columns.FILE_PATH, system_columns.BATCH_ID}:
         return field.with_type(pa.dictionary(pa.int32(), pa.string()))
     return field
 

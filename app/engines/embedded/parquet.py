@@ -251,12 +251,12 @@ def _check_twice(kind: DataType, path: tuple[str, ...]) -> None:
     if isinstance(kind, Struct):
         seen: dict[str, str] = {}
         for field in kind.fields:
-            other = seen.get(field.name.casefold())
+            other = seen.get(field.name.lower())
             if other is not None:
                 name = ".".join((*path, field.name))
                 twice = "twice" if other == field.name else f"and {other!r}, which differs in case only"
                 raise FileError(Category.DATA_MALFORMED, f"The file has the column {name!r} {twice}.")
-            seen[field.name.casefold()] = field.name
+            seen[field.name.lower()] = field.name
             _check_twice(field.type, (*path, field.name))
     elif isinstance(kind, ListOf):
         _check_twice(kind.element, path)

@@ -42,7 +42,7 @@ NAMES = st.sampled_from(["a", "A", "b", "é", "É", "c.d"])
 
 def _struct(kinds: dict[str, DataType]) -> Struct:
     """No two names that differ in case only: no record that was read has them."""
-    fields = {name.casefold(): Field(name, kind) for name, kind in kinds.items()}
+    fields = {name.lower(): Field(name, kind) for name, kind in kinds.items()}
     return Struct(tuple(fields.values()))
 
 
@@ -60,7 +60,7 @@ KINDS: st.SearchStrategy[DataType] = st.recursive(
 def plain(kind: DataType) -> DataType:
     """`kind` without what joins do not promise: the order and spelling of fields."""
     if isinstance(kind, Struct):
-        fields = (Field(f.name.casefold(), plain(f.type)) for f in kind.fields)
+        fields = (Field(f.name.lower(), plain(f.type)) for f in kind.fields)
         return Struct(tuple(sorted(fields, key=lambda f: f.name)))
     if isinstance(kind, ListOf):
         return ListOf(plain(kind.element))

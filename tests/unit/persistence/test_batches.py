@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.domain.errors import Category, LeaseLostError
 from app.domain.files import FileState
+from app.domain.ledger import Closing
 from app.domain.runs import Lease
 from app.persistence.leases import this_process
 from app.persistence.schema import batches, files, ingestions, runs
@@ -266,3 +267,20 @@ def test_twenty_processes_write_at_once(desk: Desk) -> None:
         process.join(150)
     assert [p.exitcode for p in processes] == [0] * 20
     assert len(desk.states()) == 200
+
+
+def test_a_batch_that_was_given_up_may_not_be_in_the_table(desk: Desk) -> None:
+    lease = desk.take()
+    committed, given_up = desk.claim(lease, A), desk.claim(lease, B)
+    closing = Closing(committed.batch, committed=True, snapshot_id=1, sequence_number=1, table_uuid="u")
+    desk.ledger.close(lease, desk.record(), closing)
+    desk.ledger.close(lease, desk.record(), Closing(given_up.batch, committed=False))
+    assert desk.ledger.committed_batches(desk.table) == {"ing": committed.batch.number}
+
+
+def test_a_batch_that_was_open_when_its_generation_ended_may_be_in_the_table(desk: Desk) -> None:
+    lease = desk.take()
+    batch = desk.claim(lease, A)
+    desk.ledger.release(lease)
+    desk.ledger.clear(desk.record())
+    assert desk.ledger.committed_batches(desk.table) == {"ing": batch.batch.number}

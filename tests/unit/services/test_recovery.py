@@ -249,6 +249,7 @@ class ScriptedDraft:
         assert isinstance(inner, FakeDraft)
         self.catalog, self.inner = catalog, inner
         self.schema, self.sink = inner.schema, inner.sink
+        self.table_uuid = inner.table_uuid
 
     def write_manifest(self, manifest: BatchManifest) -> str:
         return self.inner.write_manifest(manifest)
@@ -470,6 +471,7 @@ class DeafDraft:
     def __init__(self, inner: Draft, before_request: Callable[[], None]) -> None:
         self.inner, self.before_request = inner, before_request
         self.schema, self.sink, self.write_manifest = inner.schema, inner.sink, inner.write_manifest
+        self.table_uuid = inner.table_uuid
 
     def commit(self, order: CommitOrder) -> Committed:
         return self.inner.commit(replace(order, assert_lease=self.before_request))
@@ -488,6 +490,7 @@ class NoManifests(FakeCatalog):
 class NoManifestDraft:
     def __init__(self, inner: Draft) -> None:
         self.schema, self.sink, self.commit = inner.schema, inner.sink, inner.commit
+        self.table_uuid = inner.table_uuid
 
     def write_manifest(self, _: BatchManifest) -> str:
         raise WriteFailureError

@@ -26,10 +26,10 @@ def column_names(fields: Sequence[str]) -> tuple[str, ...]:
     for number, field in enumerate(fields, 1):
         plain = str(field) or f"column_{number}"
         name, count = plain, 1
-        while name.casefold() in taken:
+        while name.lower() in taken:
             count += 1
             name = f"{plain}_{count}"
-        taken.add(name.casefold())
+        taken.add(name.lower())
         names.append(name)
     return tuple(names)
 

@@ -63,7 +63,7 @@ class FastJson:
     @staticmethod
     def can_read(schema: Struct) -> bool:
         """Whether all types of `schema` have a fast road; required fields below the top have none."""
-        names = {f.name.casefold() for f in schema.fields}
+        names = {f.name.lower() for f in schema.fields}
         return len(names) == len(schema.fields) > 0 and all(_is_fast(f.type, 1) for f in schema.fields)
 
     def holds(self, text: bytes) -> bool:
@@ -129,7 +129,7 @@ class FastJson:
     def _check_names(self, schema: pa.Schema) -> None:
         """Further columns are let go where all that they hold is null, and no name clashes."""
         extra = [f for f in schema if f.name != self._mark and self._schema.find(f.name) is None]
-        folded = {f.name.casefold() for f in extra}
+        folded = {f.name.lower() for f in extra}
         if len(folded) < len(extra) or len(schema) != len(self._schema.fields) + 1 + len(extra):
             raise UncertainError
         for field in extra:

@@ -24,7 +24,7 @@ def check_keys(keys: tuple[str, ...]) -> None:
     """Raise NameClashError when two keys differ in case only: a table cannot have both."""
     seen: dict[str, str] = {}
     for key in keys:
-        other = seen.setdefault(key.casefold(), key)
+        other = seen.setdefault(key.lower(), key)
         if other is not key:
             raise NameClashError(f'the names "{other}" and "{key}" differ in case only; a table can have one of them.')
 

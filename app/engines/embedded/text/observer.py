@@ -69,7 +69,7 @@ class Observer:
                 self._known(field.type, below, (*path, field.name))
                 continue
             if top:
-                self._new.add(key.casefold())
+                self._new.add(key.lower())
             self._shape.at((*path, key)).add(below, infer_timestamps=self._infer_timestamps)
 
     def _known(self, kind: DataType, value: Value, path: Path) -> None:

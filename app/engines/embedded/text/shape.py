@@ -47,7 +47,7 @@ class Shape:
         """The shape of a field; the first spelling of its name stays."""
         if self.fields is None:
             self.fields = {}
-        return self.fields.setdefault(name.casefold(), (name, Shape()))[1]
+        return self.fields.setdefault(name.lower(), (name, Shape()))[1]
 
     def add(self, value: Value, *, infer_timestamps: bool) -> None:
         """Take note of a value.
