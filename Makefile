@@ -39,9 +39,10 @@ check: lint test  ## What CI runs.
 
 lock: .venv/dev  ## Compile the two lock files from pyproject.toml.
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-		--custom-compile-command 'make lock' pyproject.toml -o requirements.txt
+		--custom-compile-command 'make lock' --extra postgres pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-		--custom-compile-command 'make lock' --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+		--custom-compile-command 'make lock' --extra postgres --group dev -c requirements.txt pyproject.toml \
+		-o requirements-dev.txt
 
 clean:  ## Remove the environment and what the demo made.
 	rm -rf .venv demo

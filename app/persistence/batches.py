@@ -37,9 +37,9 @@ class SqlBatches(SqlStore):
     ) -> OpenBatch | None:
         """Make the next batch durable, with those of `files` that are still to be had."""
         with self._write() as connection:
-            self._assert_lease(connection, lease)
+            self._assert_lease(connection, lease, table)
             number = connection.execute(
-                select(ingestions.c.next_batch).where(ingestions.c.id == lease.ingestion_id).with_for_update()
+                select(ingestions.c.next_batch).where(ingestions.c.id == lease.ingestion_id)
             ).scalar_one()
             batch = BatchRef(lease.ingestion_id, number, lease.epoch)
             claimed = self._claim_files(connection, lease, table, number, files)
@@ -94,7 +94,7 @@ class SqlBatches(SqlStore):
     def open_batches(self, lease: Lease, table: TableRecord) -> list[OpenBatch]:
         """The ingestion's open batches, oldest first, under the lease's epoch from now on."""
         with self._write() as connection:
-            self._assert_lease(connection, lease)
+            self._assert_lease(connection, lease, table)
             mine = (batches.c.ingestion_id == lease.ingestion_id) & (batches.c.state == "open")
             rows = connection.execute(
                 select(batches).where(mine, batches.c.table_id == table.id).order_by(batches.c.number)
@@ -114,7 +114,7 @@ class SqlBatches(SqlStore):
     def close(self, lease: Lease, table: TableRecord, closing: Closing) -> None:
         """Record how a batch ended, with its files and the table's head."""
         with self._write() as connection:
-            self._assert_lease(connection, lease)
+            self._assert_lease(connection, lease, table)
             now = datetime.now(UTC)
             this = (batches.c.ingestion_id == closing.batch.ingestion_id) & (batches.c.number == closing.batch.number)
             generation = connection.execute(
@@ -146,8 +146,10 @@ class SqlBatches(SqlStore):
                     )
                 )
 
-    def _assert_lease(self, connection: Connection, lease: Lease) -> None:
-        if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one()):
+    def _assert_lease(self, connection: Connection, lease: Lease, table: TableRecord) -> None:
+        """Raise when the lease is not ours; else nobody takes it before the transaction has ended."""
+        self._lock_table(connection, table.id)
+        if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one(), lock=True):
             raise LeaseLostError
 
 

@@ -18,6 +18,8 @@ from app.domain.errors import (
     CommitUnknownError,
     LeaseLostError,
     LedgerBehindTableError,
+    LedgerBusyError,
+    LedgerUnreachableError,
     TableConflictError,
 )
 from app.domain.evolution import extends, plan_changes
@@ -141,7 +143,8 @@ class BatchLoader:
             committed = draft.commit(order)
         except (AlreadyCommittedError, TableConflictError) as refusal:
             return self._settle_refused(task, written, refusal)
-        except (LeaseLostError, CatalogRefusedError):
+        except (LeaseLostError, CatalogRefusedError, LedgerBusyError, LedgerUnreachableError):
+            # The ledger is only asked before a request is sent.
             written.discard()
             raise
         except CommitUnknownError as unknown:
