@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.postgres import Postgres, migrated_database, shared_postgres
 from tests.support.seaweed import Seaweed, shared_seaweed
 
 # Settings of the developer's own, which would change what the tests see.
-FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "AUTOLOADER_", "PYICEBERG_", "PREFECT_", "DATABASE_URL", "SECRET_KEY")
+FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "AUTOLOADER_", "PYICEBERG_", "PREFECT_", "DATABASE_URL", "SECRET_KEY", "PG")
 HOME_KEY = pytest.StashKey[str]()
 
 
@@ -43,6 +44,21 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     shared = base.parent if hasattr(request.config, "workerinput") else base
     with shared_seaweed(shared / "seaweed") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """A running PostgreSQL server, shared by all workers of this run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if hasattr(request.config, "workerinput") else base
+    with shared_postgres(shared / "postgres") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: Postgres) -> str:
+    """The address of a database with the ledger's tables, to be copied."""
+    return migrated_database(postgres)
 
 
 @pytest.fixture

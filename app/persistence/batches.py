@@ -218,26 +218,28 @@ def _record_files(connection: Connection, table: TableRecord, generation: int, c
         & (files.c.batch_number == closing.batch.number)
         & (files.c.state == FileState.PROCESSING.value)
     )
-    # By the whole primary key: the index of files at work would be searched from its beginning for each of them.
+    claimed = connection.execute(select(files.c.key, files.c.version, files.c.tries).where(mine))
+    tries = {(row.key, row.version): row.tries for row in claimed}
+    # By the primary key and nothing else: asked for `mine` as well, a database may take the index of files at work and
+    # go through the whole batch for each of its files.
     one = (
         (files.c.table_id == table.id)
         & (files.c.generation == generation)
         & (files.c.key == bindparam("the_key"))
         & (files.c.version == bindparam("the_version"))
-        & mine
     )
-    if closing.loaded:
+    loaded = [f for f in closing.loaded if (f.key, f.version) in tries]
+    if loaded:
         connection.execute(
             update(files).where(one).values(_outcome(FileState.SUCCESS, now) | {"rows": bindparam("the_rows")}),
-            [{"the_key": f.key, "the_version": f.version, "the_rows": f.rows} for f in closing.loaded],
+            [{"the_key": f.key, "the_version": f.version, "the_rows": f.rows} for f in loaded],
         )
-    if closing.failed:
-        tried = connection.execute(select(files.c.key, files.c.version, files.c.tries).where(mine))
-        tries = {(row.key, row.version): row.tries for row in tried}
-        outcomes = [
-            {"the_key": f.key, "the_version": f.version, **_failure(f, tries.get((f.key, f.version), 0) + 1, now)}
-            for f in closing.failed
-        ]
+    outcomes = [
+        {"the_key": f.key, "the_version": f.version, **_failure(f, tries[f.key, f.version] + 1, now)}
+        for f in closing.failed
+        if (f.key, f.version) in tries
+    ]
+    if outcomes:
         columns = outcomes[0].keys() - {"the_key", "the_version"}
         connection.execute(
             update(files).where(one).values({name: bindparam(f"new_{name}") for name in columns}),
