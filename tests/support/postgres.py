@@ -65,7 +65,7 @@ class Postgres:
     def execute(self, statement: str, url: str = "") -> list[tuple[Any, ...]]:
         """Run one statement outside of a transaction, on the database of an address; its rows."""
         with psycopg.connect(url or self.url("postgres"), autocommit=True) as connection:
-            cursor = connection.execute(sql.SQL(statement))  # type: ignore[arg-type]  # our own texts
+            cursor = connection.execute(sql.SQL(statement))
             return cursor.fetchall() if cursor.description else []
 
     def kill(self) -> None:

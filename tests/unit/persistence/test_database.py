@@ -17,7 +17,7 @@ from sqlalchemy import Connection, inspect, text
 from app.domain.errors import LedgerBusyError, LedgerUnreadableError, LedgerVersionError, NotSupportedError
 from app.persistence import database
 from app.persistence.database import HEAD_REVISION, migrations_folder, open_engine, parse_url, revision
-from app.persistence.ledger import ledger_exists, open_existing_ledger, open_ledger, shown_url
+from app.persistence.ledger import ledger_exists, open_existing_ledger, open_ledger
 from app.persistence.schema import metadata
 from tests.unit.persistence.desk import CLEAN, TABLE, open_and_count, open_desk
 
