@@ -12,8 +12,10 @@ from app.persistence.schema import metadata
 
 
 def _migrate(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True, transactional_ddl=True)
+    # Before anything else: inside the transaction that it begins Alembic makes none, and whoever opened the connection
+    # commits.
     lock_migrations(connection)
+    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True, transactional_ddl=True)
     with context.begin_transaction():
         context.run_migrations()
 

@@ -53,9 +53,9 @@ def parse_url(database_url: str) -> URL:
 
 def shown(url: URL) -> str:
     """The address as it may be shown: without passwords, and the driver is nobody's business."""
-    hidden = {name: "***" for name in url.query if "password" in name.lower()}
     spelling = "postgresql" if postgres.is_postgres(url) else url.drivername
-    return url.set(drivername=spelling).update_query_dict(hidden).render_as_string(hide_password=True)
+    secret = [name for name in url.query if "password" in name.lower()]
+    return url.set(drivername=spelling).difference_update_query(secret).render_as_string(hide_password=True)
 
 
 def sqlite_file(url: URL) -> Path | None:
