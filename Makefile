@@ -26,7 +26,8 @@ demo: .venv/product  ## Set up, land files, load them, land more, load again, sh
 	@$(BIN)/python scripts/demo.py
 
 test: .venv/dev  ## Set up everything the tests need, and run them.
-	@echo "Running the tests; they start and stop their own servers (an S3 store with an Iceberg REST catalog)."
+	@scripts/postgres.sh
+	@echo "Running the tests; they start and stop their own servers (S3 with an Iceberg REST catalog, PostgreSQL)."
 	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/dev  ## Check style, types and the import contracts.

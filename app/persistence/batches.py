@@ -147,9 +147,12 @@ class SqlBatches(SqlStore):
                 )
 
     def _assert_lease(self, connection: Connection, lease: Lease, table: TableRecord) -> None:
-        """Raise when the lease is not ours; else nobody takes it before the transaction has ended."""
+        """Raise when the lease is not ours; else nobody takes it before the transaction has ended.
+
+        Whoever takes a lease locks its table first. The lease itself is left unlocked, for it is renewed meanwhile.
+        """
         self._lock_table(connection, table.id)
-        if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one(), lock=True):
+        if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one()):
             raise LeaseLostError
 
 

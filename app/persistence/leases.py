@@ -83,10 +83,9 @@ class SqlLeases(SqlStore):
             )
 
 
-def holds(connection: Connection, lease: Lease, now_s: float, *, lock: bool = False) -> bool:
-    """Whether the lease is alive, inside the caller's transaction; with `lock`, nobody takes it before that ends."""
-    statement = select(leases).where(leases.c.ingestion_id == lease.ingestion_id)
-    row = connection.execute(statement.with_for_update() if lock else statement).first()
+def holds(connection: Connection, lease: Lease, now_s: float) -> bool:
+    """Whether the lease is alive, inside the caller's transaction."""
+    row = connection.execute(select(leases).where(leases.c.ingestion_id == lease.ingestion_id)).first()
     return row is not None and bool(row.epoch == lease.epoch and row.run_id == lease.run_id and row.expires_at > now_s)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
 
 import pytest
@@ -12,11 +13,11 @@ from app.domain.errors import LeaseLostError, RunInProgressError
 from app.domain.files import FileState
 from app.domain.ledger import OpenBatch
 from app.domain.runs import Lease, LeaseHolder, TableRecord
-from app.persistence.ledger import SqlLedger
+from app.persistence.ledger import SqlLedger, open_ledger
 from app.persistence.schema import leases
 from tests.support.postgres import Postgres
 from tests.unit.persistence.desk import DEFINITION, ELSEWHERE, LONG_S, TABLE, Desk, file, loaded, open_desk
-from tests.unit.persistence.overlapping import overlapped
+from tests.unit.persistence.overlapping import held_at_commit, overlapped
 from tests.unit.persistence.test_batches import other_ingestion
 
 S = FileState
@@ -95,6 +96,30 @@ def test_a_lease_that_another_takes_meanwhile_is_not_renewed(desk: Desk, overlap
     assert renewed is False
 
 
+def test_a_lease_that_is_renewed_meanwhile_is_not_taken(desk: Desk, overlap: Overlap) -> None:
+    lease = desk.take("r1", ELSEWHERE, seconds=0.0)
+    renewed, refused = overlap(lambda ledger: ledger.renew(lease, LONG_S), acquire(desk, "r2"))
+    assert renewed is True
+    assert isinstance(refused, LeaseHolder)
+
+
+def test_a_lease_is_renewed_while_a_claim_is_on_its_way(desk: Desk, url: str) -> None:
+    """A claim of many files takes its time; the heartbeat does not wait for it."""
+    lease = desk.take("r1", ELSEWHERE)
+    one = open_ledger(url)
+    reached, may_go = held_at_commit(one)
+    with ThreadPoolExecutor() as threads:
+        claimed = threads.submit(one.claim, lease, desk.table, DEFINITION, [file("a")])
+        assert reached.wait(30)
+        renewed = threads.submit(desk.ledger.renew, lease, LONG_S)
+        try:
+            assert renewed.result(20)
+        finally:
+            may_go.set()
+        assert claimed.result(30) is not None
+    one.dispose()
+
+
 def test_two_ingestions_never_claim_one_file_at_once(desk: Desk, overlap: Overlap) -> None:
     mine, theirs = desk.take(), other_ingestion(desk)
     first, second = overlap(
@@ -130,6 +155,12 @@ def test_nothing_is_cleared_under_a_run_that_begins(desk: Desk, overlap: Overlap
     with pytest.raises(RunInProgressError):
         overlap(acquire(desk, "r1"), lambda ledger: ledger.clear(desk.table))
     assert desk.record().generation == 1
+
+
+def test_nothing_is_cleared_under_a_run_that_renews_its_lease(desk: Desk, overlap: Overlap) -> None:
+    lease = desk.take("r1", ELSEWHERE, seconds=0.0)
+    with pytest.raises(RunInProgressError):
+        overlap(lambda ledger: ledger.renew(lease, LONG_S), lambda ledger: ledger.clear(desk.table))
 
 
 def test_a_run_that_begins_under_a_clearing_works_on_the_new_generation(desk: Desk, overlap: Overlap) -> None:
