@@ -350,7 +350,7 @@ def test_a_server_that_crashes_is_unreachable_and_has_everything_when_it_is_back
         desk.rows,
     ):
         with pytest.raises(LedgerUnreachableError):
-            work()  # type: ignore[operator]
+            work()
     for opening in (open_ledger, open_existing_ledger):
         with pytest.raises(LedgerUnreachableError):
             opening(desk.url)
