@@ -85,6 +85,12 @@ def parse_location(text: str, *, cwd: str) -> Location:
 
 
 def _s3_location(rest: str, text: str) -> Location:
+    if set("@:") & set(rest.partition("/")[0]):
+        # Whatever stands before the sign may be a key: it is not repeated.
+        raise InvalidFieldError(
+            "A bucket's name has no '@' and no ':'; keys are never part of an address.",
+            remedy="Give keys by the environment or --credentials, and the endpoint by AWS_ENDPOINT_URL.",
+        )
     bucket, _, key = rest.partition("/")
     if not bucket or has_magic(bucket):
         raise InvalidFieldError(f"{text!r} names no bucket.", remedy="Write s3://bucket/folder/.")

@@ -115,8 +115,10 @@ def translated(url: URL) -> Iterator[None]:
 
 def _sqlite_error(where: str, error: Exception) -> LedgerBusyError | LedgerUnreadableError:
     cause = getattr(error, "orig", error)
-    if isinstance(error, OperationalError) and ("locked" in str(cause) or "busy" in str(cause)):
-        return LedgerBusyError(f"The ledger at {where} is locked by another process.")
+    if isinstance(error, OperationalError):
+        if "locked" in str(cause) or "busy" in str(cause):
+            return LedgerBusyError(f"The ledger at {where} is locked by another process.")
+        return LedgerUnreadableError(f"The ledger at {where} cannot be used: {cause}.")
     return LedgerUnreadableError(f"The ledger at {where} cannot be read: {cause}.")
 
 

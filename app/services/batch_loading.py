@@ -18,11 +18,10 @@ from app.domain.errors import (
     CommitUnknownError,
     LeaseLostError,
     LedgerBehindTableError,
-    LedgerBusyError,
     LedgerUnreachableError,
     TableConflictError,
 )
-from app.domain.evolution import extends, plan_changes
+from app.domain.evolution import extends, plan_changes, without_clashes
 from app.domain.ledger import Closing, OpenBatch
 from app.domain.ports import Catalog, CommitOrder, Committed, Draft, Engine, FoundBatch, Progress, Reading
 from app.domain.system_columns import data_columns, system_columns
@@ -143,7 +142,7 @@ class BatchLoader:
             committed = draft.commit(order)
         except (AlreadyCommittedError, TableConflictError) as refusal:
             return self._settle_refused(task, written, refusal)
-        except (LeaseLostError, CatalogRefusedError, LedgerBusyError, LedgerUnreachableError):
+        except (LeaseLostError, CatalogRefusedError, LedgerUnreachableError):
             # The ledger is only asked before a request is sent.
             written.discard()
             raise
@@ -237,8 +236,8 @@ class BatchLoader:
 def new_table_schema(observed: Struct, *, provenance: bool) -> Struct:
     """The schema of a table made for what was observed: the data's columns, then ours."""
     known = without_unknown(observed)
-    columns = known.fields if isinstance(known, Struct) else EMPTY.fields
-    return Struct((*columns, *system_columns(provenance=provenance)))
+    columns = without_clashes(known) if isinstance(known, Struct) else EMPTY
+    return Struct((*columns.fields, *system_columns(provenance=provenance)))
 
 
 def _write_plan(task: BatchTask, draft_for: Callable[[Struct], Draft]) -> WritePlan:
