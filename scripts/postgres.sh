@@ -5,7 +5,7 @@ set -euo pipefail
 oldest=15
 
 newest() {
-  find /usr/lib/postgresql -maxdepth 3 -path '*/bin/initdb' 2>/dev/null | cut -d/ -f5 | sort -n | tail -1
+  find /usr/lib/postgresql -maxdepth 3 -path '*/bin/initdb' 2>/dev/null | cut -d/ -f5 | sort -n | tail -1 || true
 }
 
 found=$(newest)
