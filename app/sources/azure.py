@@ -81,8 +81,16 @@ def azure_settings(
         account_key=_checked_key(key),
         sas_token=_checked_token(token),
         endpoint_url=checked_endpoint(endpoint or None, "a Blob service"),
-        ambient=() if key or token else tuple((name, environ[name]) for name in AMBIENT if environ.get(name)),
+        ambient=() if key or token else _ambient(environ),
     )
+
+
+def _ambient(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    found = {name: environ[name] for name in AMBIENT if environ.get(name)}
+    if "AZURE_MSI_ENDPOINT" in found:
+        # Two names of one thing, which the library refuses to be told twice.
+        found.pop("AZURE_IDENTITY_ENDPOINT", None)
+    return tuple(found.items())
 
 
 def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str | None:

@@ -65,8 +65,10 @@ def discovery_error(error: Exception, words: Dialect, bucket: str) -> Autoloader
         return SourceAuthError(
             f"The store refuses the key for the {words.bucket} {bucket!r} ({code or status or 'no access'})."
         )
-    if any(sign in text.lower() for sign in _NO_KEY):
-        return SourceAuthError(f"No key for the {words.bucket} {bucket!r} can be found.", remedy=words.key_remedy)
+    if _lacks_key(text):
+        return SourceAuthError(
+            f"No key for the {words.bucket} {bucket!r} can be found or used.", remedy=words.key_remedy
+        )
     return SourceUnreachableError(
         f"The store of the {words.bucket} {bucket!r} cannot be used: {_reason(text, code, status)}."
     )
@@ -79,7 +81,9 @@ def file_error(error: Exception, words: Dialect, file: SourceFile) -> FileError:
     # A range beyond the end means that the object is shorter than it was.
     if isinstance(error, (FileNotFoundError, PreconditionError)) or code == "InvalidRange" or status == "416":
         return changed(file)
-    if _is_denied(error, words, code, status) or any(sign in text.lower() for sign in _NO_KEY):
+    # A token service that is away for a while says nothing against the key, which was good enough for the listing.
+    no_key = _lacks_key(text) and (status.startswith("4") or not _is_network(text, status))
+    if _is_denied(error, words, code, status) or no_key:
         return FileError(Category.AUTH, f"The store refuses to give {file.key} ({code or status or 'no access'}).")
     return FileError(Category.CONNECTIVITY, f"{file.key} cannot be read: {_reason(text, code, status)}.")
 
@@ -100,6 +104,14 @@ def _said(text: str) -> tuple[str, str]:
 def _is_denied(error: Exception, words: Dialect, code: str, status: str) -> bool:
     named = isinstance(error, (PermissionDeniedError, UnauthenticatedError))
     return named or code in words.denied or status in _DENIED_STATUS
+
+
+def _lacks_key(text: str) -> bool:
+    return any(sign in text.lower() for sign in _NO_KEY)
+
+
+def _is_network(text: str, status: str) -> bool:
+    return status.startswith("5") or any(sign in text.lower() for sign, _ in _NETWORK)
 
 
 def _names_another_region(text: str, words: Dialect, code: str) -> bool:
