@@ -17,6 +17,7 @@ StoreScheme = Literal["s3", "az", "gs"]
 _STORES: dict[str, StoreScheme] = {"s3": "s3", "az": "az", "abfs": "az", "abfss": "az", "gs": "gs", "gcs": "gs"}
 _TYPES = {"s3": "s3", "az": "azure_blob", "gs": "gcs"}
 _EXAMPLES = {"s3": "s3://bucket/folder/", "az": "az://container/folder/", "gs": "gs://bucket/folder/"}
+_NOUNS = {"s3": "bucket", "az": "container", "gs": "bucket"}
 _ADVICE = "Use s3://bucket/…, az://container/…, gs://bucket/…, or the path of a folder or file."
 _AZURE_HOST = re.compile(r"([a-z0-9]{3,24})\.(?:dfs|blob)\.core\.windows\.net")
 _OBJECT_KEY = re.compile(r"(?:s3|az|gs)://")
@@ -88,11 +89,17 @@ def _store_location(written: str, rest: str, text: str) -> Location:
     scheme = _STORES[written]
     bucket, _, key = rest.partition("/")
     account = None
-    if scheme == "az" and "@" in bucket:
+    if written in {"abfs", "abfss"} and "@" in bucket:
         bucket, _, host = bucket.partition("@")
         account = _account(host)
+    if set("@:") & set(bucket):
+        # Whatever stands before the sign may be a key: it is not repeated.
+        raise InvalidFieldError(
+            f"The name of a {_NOUNS[scheme]} has no '@' and no ':'; keys are never part of an address.",
+            remedy="Give keys and the endpoint by the environment or --credentials.",
+        )
     if not bucket or has_magic(bucket):
-        raise InvalidFieldError(f"{text!r} names no bucket.", remedy=f"Write {_EXAMPLES[scheme]}.")
+        raise InvalidFieldError(f"{text!r} names no {_NOUNS[scheme]}.", remedy=f"Write {_EXAMPLES[scheme]}.")
     path, pattern = _split(key)
     return Location(scheme, bucket, path, pattern, account)
 
@@ -106,7 +113,7 @@ def _account(host: str) -> str:
     found = _AZURE_HOST.fullmatch(host.lower())
     if found is None:
         raise NotSupportedError(
-            f"{host!r} is no host ACCOUNT.dfs.core.windows.net.",
+            "What stands behind the '@' is no host ACCOUNT.dfs.core.windows.net.",
             remedy="Write az://container/…, and give account_name and endpoint_url.",
         )
     return found[1]

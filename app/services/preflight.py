@@ -108,7 +108,9 @@ def format_of(files: Sequence[SourceFile], path: str) -> FileFormat:
     """
     found: dict[FileFormat | None, str] = {}
     for file in files:
-        found.setdefault(format_by_name(file.key), file.key)
+        # An empty file has no format; it is skipped.
+        if file.size_bytes:
+            found.setdefault(format_by_name(file.key), file.key)
     if None in found and len(found) == 1:
         raise UsageError(
             f"The names of the files in {path} do not tell their format, such as {found[None]}.",

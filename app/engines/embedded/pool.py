@@ -163,7 +163,10 @@ class ChildPool:
         if child is None or not child.alive:
             if child is not None:
                 child.kill()
-            child = Child(self._memory_bytes)
+            try:
+                child = Child(self._memory_bytes)
+            except OSError as error:
+                return Died(f"it cannot be started: {error.strerror or error}", at_start=True), None
         outcome: Outcome | None = None
         try:
             outcome = child.carry_out(task.job, task.hear, off, self._stall_timeout_s)

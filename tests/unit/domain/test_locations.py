@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.errors import InvalidFieldError, NotSupportedError
+from app.domain.errors import AutoloaderError, InvalidFieldError, NotSupportedError
 from app.domain.locations import (
     Location,
     StoreScheme,
@@ -94,6 +94,24 @@ def test_an_address_that_cannot_be_read_is_named(text: str) -> None:
     with pytest.raises(NotSupportedError, match=text.partition(":")[0].lower()) as refused:
         parse_location(text, cwd="/")
     assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://hidden@b/x",
+        "s3://b:hidden/x",
+        "gs://hidden@b/x",
+        "az://hidden@acc1.dfs.core.windows.net/x",
+        "abfss://con:hidden@acc1.dfs.core.windows.net/x",
+        "abfss://con@hidden@acc1.dfs.core.windows.net/x",
+    ],
+)
+def test_a_key_in_an_address_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(AutoloaderError) as refused:
+        parse_location(text, cwd="/")
+    assert refused.value.code in {"invalid_field", "not_supported"}
+    assert "hidden" not in f"{refused.value}"
 
 
 @pytest.mark.parametrize(
