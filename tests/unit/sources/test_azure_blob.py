@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -52,7 +53,7 @@ def _to(server: Answers, **more: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def container(azurite: Azurite) -> str:
-    return azurite.create_bucket("unit-azure-blob")
+    return azurite.create_bucket(f"unit-{os.getpid()}")
 
 
 def test_a_container_that_is_not_there(azurite: Azurite) -> None:
