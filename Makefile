@@ -26,8 +26,10 @@ demo: .venv/product  ## Set up, land files, load them, land more, load again, sh
 	@$(BIN)/python scripts/demo.py
 
 test: .venv/dev  ## Set up everything the tests need, and run them.
+	@scripts/test-servers.sh
 	@scripts/postgres.sh
-	@echo "Running the tests; they start and stop their own servers (S3 with an Iceberg REST catalog, PostgreSQL)."
+	@echo "Running the tests; they start and stop their own servers: an S3 store with an Iceberg REST catalog,"
+	@echo "emulators of Azure Blob Storage and Google Cloud Storage, and PostgreSQL."
 	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/dev  ## Check style, types and the import contracts.
@@ -45,5 +47,5 @@ lock: .venv/dev  ## Compile the two lock files from pyproject.toml.
 		--custom-compile-command 'make lock' --extra postgres --group dev -c requirements.txt pyproject.toml \
 		-o requirements-dev.txt
 
-clean:  ## Remove the environment and what the demo made.
-	rm -rf .venv demo
+clean:  ## Remove the environment, the test servers and what the demo made.
+	rm -rf .venv .tools demo

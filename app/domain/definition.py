@@ -51,9 +51,9 @@ FIELDS: tuple[DefinitionField, ...] = (
         "source.type",
         str,
         None,
-        "local or s3; by default what SOURCE says.",
-        built=(None, "local", "s3"),
-        known=("azure_blob", "gcs", "sftp"),
+        "local, s3, azure_blob or gcs; by default what SOURCE says.",
+        built=(None, "local", "s3", "azure_blob", "gcs"),
+        known=("sftp",),
     ),
     DefinitionField(
         "source.file_pattern",

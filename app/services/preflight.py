@@ -12,7 +12,7 @@ from app.domain.definition import Definition, format_options
 from app.domain.errors import InvalidFieldError, MixedFormatsError, SourceContainsWarehouseError, UsageError
 from app.domain.files import SourceFile
 from app.domain.formats import FileFormat, format_by_name, is_tab_separated
-from app.domain.locations import S3
+from app.domain.locations import source_type
 from app.domain.ports import Source
 from app.domain.table import TableName
 
@@ -94,7 +94,7 @@ def _absolute(path: str) -> str:
 
 
 def _check_type(given: str | None, source: Source) -> None:
-    found = "s3" if source.root.startswith(S3) else "local"
+    found = source_type(source.root)
     if given not in (None, found):
         raise InvalidFieldError(f"source.type is {given}, and the path names a source of type {found}.")
 

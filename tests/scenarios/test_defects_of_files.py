@@ -68,6 +68,7 @@ def test_a_moment_outside_of_all_years_is_text(place: World, moment: str) -> Non
         (pa.array([2**62], pa.timestamp("us", "UTC")), "9999"),
         (pa.array([10**7], pa.date32()), "9999"),
         (pa.array([1], pa.duration("us")), "duration"),
+        (pa.array([[("k", 1), ("k", 2)]], pa.map_(pa.string(), pa.int64())), "twice"),
     ],
 )
 def test_parquet_that_no_column_can_hold_fails_its_file_alone(place: World, column: pa.Array, words: str) -> None:

@@ -158,8 +158,20 @@ def _fit_map(array: pa.MapArray, kind: MapOf, target: _Target) -> pa.Array:
     start, stop = array.offsets[0].as_py(), array.offsets[-1].as_py()
     offsets = pc.subtract(array.offsets, pa.scalar(start, pa.int32()))
     keys = _inside(array.keys.slice(start, stop - start), offsets, target.within(kind.key, "key"))
+    _check_keys_once(keys, offsets, target)
     values = _inside(array.items.slice(start, stop - start), offsets, target.within(kind.value, "value"))
     return pa.MapArray.from_arrays(offsets, keys, values, type=arrow_type(kind), mask=array.is_null())
+
+
+def _check_keys_once(keys: pa.Array, offsets: pa.Array, target: _Target) -> None:
+    """A map with a key twice is none, and readers refuse the whole table for it."""
+    if pt.is_nested(keys.type) or isinstance(keys.type, pa.BaseExtensionType):
+        return
+    rows = pc.list_parent_indices(pa.ListArray.from_arrays(offsets, keys))
+    counted = pa.table({"row": rows, "key": keys}).group_by(["row", "key"]).aggregate([([], "count_all")])
+    twice = counted.filter(pc.greater(counted.column("count_all"), 1))
+    if len(twice):
+        raise MisfitError(target.path, twice["row"][0].as_py(), str(twice["key"][0].as_py()), "is a key twice in a map")
 
 
 def _inside(values: pa.Array, offsets: pa.Array, target: _Target) -> pa.Array:
