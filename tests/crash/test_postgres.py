@@ -16,7 +16,8 @@ from tests.crash.test_failpoints import FILES, LATER, assert_equal_to_files, loa
 from tests.support.command import TIMEOUT_S
 from tests.support.events import event_files
 from tests.support.postgres import Postgres, migrated_database, start_postgres, stop_postgres
-from tests.support.seaweed import Seaweed, free_ports
+from tests.support.seaweed import Seaweed
+from tests.support.servers import free_ports
 from tests.support.worlds import World, make_world
 
 

@@ -23,7 +23,7 @@ import pytest
 from psycopg import sql
 
 from tests.support.command import ROOT
-from tests.support.seaweed import free_ports
+from tests.support.servers import free_ports
 
 ADMIN = "admin"
 # Sorts "a" before "B" and leaves punctuation out at first: nothing that relies on bytes goes well by chance.

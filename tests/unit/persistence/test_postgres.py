@@ -23,7 +23,7 @@ from app.persistence.database import HEAD_REVISION, open_engine, parse_url, revi
 from app.persistence.leases import this_process
 from app.persistence.ledger import ledger_exists, open_existing_ledger, open_ledger, shown_url
 from tests.support.postgres import Postgres, alembic, migrated_database, start_postgres, stop_postgres
-from tests.support.seaweed import free_ports
+from tests.support.servers import free_ports
 from tests.unit.persistence.desk import LONG_S, TABLE, Desk, file, open_desk
 from tests.unit.persistence.test_database import config_on
 
