@@ -60,7 +60,8 @@ def _parameter(field: DefinitionField) -> inspect.Parameter:
     flag = "--" + field.name.replace("_", "-")
     flags = f"{flag}/--no-{flag[2:]}" if field.kind is bool else flag
     kind: Any = list[str] if field.kind is list else field.kind
-    option = typer.Option(flags, help=field.help, hidden=not field.usable, show_default=False)
+    names = [flags, "--format-type"] if field.path == "format.type" else [flags]
+    option = typer.Option(*names, help=field.help, hidden=not field.usable, show_default=False)
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )

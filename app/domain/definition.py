@@ -46,6 +46,8 @@ _KEYWORDS = {"source.type": "source_type", "format.type": "format"}
 _UNBUILT: tuple[Any, ...] = (None,)
 
 FIELDS: tuple[DefinitionField, ...] = (
+    DefinitionField("name", str, None, "", built=_UNBUILT),
+    DefinitionField("status", str, "active", "", built=("active",), known=("draft",)),
     DefinitionField("cluster_id", str, "local", "Where the load runs.", built=("local",)),
     DefinitionField(
         "source.type",
@@ -132,6 +134,12 @@ FIELDS: tuple[DefinitionField, ...] = (
     DefinitionField("destination.partitioning", str, None, "", built=_UNBUILT),
     DefinitionField("destination.optimization", str, None, "", built=_UNBUILT),
     DefinitionField("destination.table_properties", str, None, "", built=_UNBUILT),
+    DefinitionField("schedule.frequency", str, None, "", built=_UNBUILT),
+    DefinitionField("schedule.time", str, None, "", built=_UNBUILT),
+    DefinitionField("schedule.day_of_week", str, None, "", built=_UNBUILT),
+    DefinitionField("schedule.timezone", str, "UTC", "", built=("UTC",)),
+    DefinitionField("schedule.cron_expression", str, None, "", built=_UNBUILT),
+    DefinitionField("schedule.backfill", str, None, "", built=_UNBUILT),
     DefinitionField("webhooks", str, None, "", built=_UNBUILT),
     DefinitionField("quality", str, None, "", built=_UNBUILT),
 )

@@ -16,6 +16,13 @@ DEFINITION = {"file_pattern", "provenance"}
 ELSEWHERE = {"format", "source_type", "on_schema_change", "compression"}
 
 BEYOND = {
+    "name": "orders",
+    "frequency": "hourly",
+    "time": "14:30",
+    "day_of_week": "monday",
+    "timezone": "Europe/Berlin",
+    "cron_expression": "0 * * * *",
+    "backfill": "all",
     "cluster_id": "cluster_123",
     "comment": "#",
     "footer_rows": 1,
