@@ -17,6 +17,7 @@ from app.domain.ports import Engine, Source
 from app.domain.runs import RunReport
 from app.domain.table import TableName, parse_table_name
 from app.domain.watch import Failpoint, Watcher
+from app.services.checking import CheckPorts, CheckReport, CheckRequest, check
 from app.services.loading import LoadService
 from app.services.preflight import LoadRequest
 from app.services.preview import Plan, PlanPorts, plan_load
@@ -89,7 +90,7 @@ class Product:
         with self._existing_ledger() as ledger:
             record = ledger.table(str(table)) if ledger else None
             if ledger is None or record is None:
-                raise TableNotFoundError(f"No load into {table} is known to the ledger {self._shown_ledger()}.")
+                raise self._unknown(table)
             return ledger.list_files(record, failed=failed, limit=limit, after=after)
 
     def clear(self, table: TableName) -> tuple[int, int]:
@@ -102,8 +103,26 @@ class Product:
         with self._existing_ledger() as ledger:
             record = ledger.table(str(table)) if ledger else None
             if ledger is None or record is None:
-                raise TableNotFoundError(f"No load into {table} is known to the ledger {self._shown_ledger()}.")
+                raise self._unknown(table)
             return ledger.clear(record)
+
+    def check(self, request: CheckRequest) -> CheckReport:
+        """Hold a table against its ledger, and against a source.
+
+        Raises:
+            TableNotFoundError: No ledger knows the table.
+        """
+        with self._existing_ledger() as ledger:
+            if ledger is None:
+                raise self._unknown(request.table)
+            ports = CheckPorts(
+                ledger=ledger,
+                reader=self.catalog(request.table.catalog),
+                open_source=self._open_source,
+                in_order=_in_order,
+                keep_out=self._keep_out(request.table),
+            )
+            return check(ports, request)
 
     def catalog(self, name: str) -> IcebergCatalog:
         """The catalog of that name.
@@ -122,6 +141,9 @@ class Product:
         from app.destinations.configured import configured_catalogs
 
         return [LOCAL_CATALOG, *(name for name in configured_catalogs() if name != LOCAL_CATALOG)]
+
+    def _unknown(self, table: TableName) -> TableNotFoundError:
+        return TableNotFoundError(f"No load into {table} is known to the ledger {self._shown_ledger()}.")
 
     # --- parts ------------------------------------------------------------------------------------------------------
 

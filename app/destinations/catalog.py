@@ -16,6 +16,7 @@ from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsEr
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
+from app.destinations.contents import contents
 from app.destinations.describing import TableDescription, describe
 from app.destinations.draft import ROUNDS, ExistingDraft, NewDraft, Target, load_guarded
 from app.destinations.guard import Guard
@@ -42,6 +43,7 @@ from app.domain.ports import Draft, FoundBatch
 from app.domain.system_columns import FILE_PATH
 from app.domain.table import SNAPSHOT_EPOCH, TableHead, TableName, epoch_property
 from app.domain.types import Struct
+from app.domain.upkeep import Contents
 
 Opener = Callable[[str, Mapping[str, str]], Inner]
 
@@ -170,6 +172,10 @@ class IcebergCatalog:
         """
         loaded = self.load(table)
         return query(table, loaded.metadata, loaded.metadata_location, loaded.io.properties, sql)
+
+    def contents(self, table: TableName) -> Contents:
+        """The table's rows, counted by file and batch. Raises as the port `TableReader` says."""
+        return contents(table, self.load(table))
 
     def printed_query(self, table: TableName) -> str:
         """A query that `query` runs as it stands."""

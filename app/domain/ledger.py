@@ -90,6 +90,10 @@ class Tables(Protocol):
         """
         ...
 
+    def count_open_batches(self, table: TableRecord) -> int:
+        """How many batches of the table were claimed and not closed."""
+        ...
+
     def clear(self, table: TableRecord) -> tuple[int, int]:
         """Begin a new generation, forgetting which table it was; returns (files that were loaded, new generation).
 

@@ -70,6 +70,14 @@ class SqlTables(SqlStore):
         with self._read() as connection:
             return {row[0]: row[1] for row in connection.execute(statement)}
 
+    def count_open_batches(self, table: TableRecord) -> int:
+        """How many batches of the table were claimed and not closed."""
+        statement = select(func.count()).select_from(batches)
+        with self._read() as connection:
+            return connection.execute(
+                statement.where(batches.c.table_id == table.id, batches.c.state == "open")
+            ).scalar_one()
+
     def clear(self, table: TableRecord) -> tuple[int, int]:
         """Begin a new generation and forget which table it was."""
         with self._write() as connection:

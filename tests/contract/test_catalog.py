@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from app.domain.ports import Catalog, CommitOrder, Committed, Draft
 from app.domain.system_columns import system_columns
 from app.domain.table import TableName, epoch_property, last_batch_property
 from app.domain.types import INT, LONG, STRING, DataType, Field, ListOf, MapOf, Struct
+from app.domain.upkeep import StoredFile
 from tests.contract.catalog_rigs import NESTED, FakeRig, IcebergRig, Rig
 from tests.support.parquet_files import write_data_file
 
@@ -550,3 +552,54 @@ def test_a_file_that_was_never_committed_can_be_removed(catalog: Catalog, table:
     assert data_file.path.endswith("/data/left.parquet")
     sink.delete(data_file.path)
     sink.delete(data_file.path)
+
+
+# --- what is in it ------------------------------------------------------------------------------------------------
+
+
+def rows_of(*numbered: tuple[str | None, str | None, datetime | None]) -> list[dict[str, object]]:
+    return [
+        {"id": n, "_file_path": path, "_batch_id": batch, "_file_modified_at": at}
+        for n, (path, batch, at) in enumerate(numbered)
+    ]
+
+
+def test_rows_are_counted_by_file_and_batch_in_the_order_of_keys(rig: Rig, catalog: Catalog) -> None:
+    name = rig.new_name()
+    early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    draft = catalog.draft_new(name, SCHEMA, {})
+    order = order_for(draft, 1, [1])
+    high, low = "s3://b/\U00010000", "s3://b/\uffff"
+    rows = rows_of(
+        (high, "n-1", late), (low, "n-1", None), (low, "n-2", early), (high, "n-1", late), (None, None, None)
+    )
+    data_file = write_data_file(draft.sink(), "rows.parquet", draft.schema, rows)
+    draft.commit(replace(order, data_files=(data_file,)))
+    found = rig.client().contents(name)
+    assert found.by_file
+    assert list(found.files) == [
+        StoredFile(None, None, 1, None),
+        StoredFile(low, "n-1", 1, None),
+        StoredFile(low, "n-2", 1, early),
+        StoredFile(high, "n-1", 2, late),
+    ]
+    head = catalog.head(name)
+    assert head is not None
+    assert found.head.snapshot_id == head.snapshot_id
+
+
+def test_rows_of_a_table_that_names_no_files_are_one_number(rig: Rig, catalog: Catalog) -> None:
+    name = rig.new_name()
+    draft = catalog.draft_new(name, Struct((Field("id", LONG), *system_columns(provenance=False))), {})
+    commit(draft, 1, [1, 2, 3])
+    found = rig.client().contents(name)
+    assert not found.by_file
+    assert list(found.files) == [StoredFile(None, None, 3)]
+
+
+def test_a_table_without_rows_and_one_that_is_not_there(rig: Rig) -> None:
+    name = rig.new_name()
+    rig.make(name, SCHEMA)
+    assert list(rig.client().contents(name).files) == []
+    with pytest.raises(TableNotFoundError):
+        rig.client().contents(rig.new_name())

@@ -6,11 +6,14 @@ import io
 import itertools
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import pyarrow.parquet as pq
 
 from app.domain.batch import BatchManifest, BatchRef
 from app.domain.errors import (
@@ -24,9 +27,10 @@ from app.domain.errors import (
 )
 from app.domain.evolution import AddColumn, Change, apply_changes
 from app.domain.ports import CommitOrder, Committed, DataFile, DataSink, Draft, FoundBatch
-from app.domain.system_columns import system_columns
+from app.domain.system_columns import BATCH_ID, FILE_MODIFIED_AT, FILE_PATH, system_columns
 from app.domain.table import MANIFEST_FOLDER, TableHead, TableName, epoch_property, last_batch_property
 from app.domain.types import DataType, Field, ListOf, MapOf, Struct
+from app.domain.upkeep import Contents, StoredFile
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,20 @@ class FakeCatalog:
             new = replace(now, properties=properties, snapshots=(*now.snapshots, self.snapshot(now)))
             if self.store.swap(table, now, new):
                 return _head(table, new)
+
+    def contents(self, table: TableName) -> Contents:
+        now = self._get(table)
+        if now is None:
+            raise TableNotFoundError(f"There is no table {table}.")
+        rows: list[dict[str, Any]] = []
+        for data_file in now.data_files:
+            rows += pq.read_table(io.BytesIO(self.store.read(data_file.path))).to_pylist()
+        by_file = now.schema.find(FILE_PATH) is not None
+        if not by_file:
+            return Contents(_head(table, now), by_file, iter([StoredFile(None, None, len(rows))] if rows else []))
+        counts = Counter((r.get(FILE_PATH), r.get(BATCH_ID), r.get(FILE_MODIFIED_AT)) for r in rows)
+        files = [StoredFile(key, batch_id, n, modified_at) for (key, batch_id, modified_at), n in counts.items()]
+        return Contents(_head(table, now), by_file, iter(sorted(files, key=lambda f: ((f.key or "").encode(), str(f)))))
 
     def snapshot(self, table: FakeTable, batch_id: str | None = None, manifest_path: str | None = None) -> FakeSnapshot:
         """The next snapshot of `table`."""
