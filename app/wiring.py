@@ -22,6 +22,7 @@ from app.services.loading import LoadService
 from app.services.preflight import LoadRequest
 from app.services.preview import Plan, PlanPorts, plan_load
 from app.services.run import LoadPorts, RunSettings
+from app.services.sweeping import Sweeper, SweepReport
 
 if TYPE_CHECKING:
     from app.destinations.catalog import IcebergCatalog
@@ -55,10 +56,12 @@ class Product:
         with self._engine() as engine, self._lazy_ledger(watcher) as open_ledger:
             from app.persistence.leases import this_process
 
+            catalog = self.catalog(request.table.catalog)
             ports = LoadPorts(
                 open_ledger=open_ledger,
                 has_ledger=self._has_ledger,
-                catalog=self.catalog(request.table.catalog),
+                catalog=catalog,
+                storage=catalog,
                 engine=engine,
                 open_source=self._open_source,
                 in_order=_in_order,
@@ -123,6 +126,18 @@ class Product:
                 keep_out=self._keep_out(request.table),
             )
             return check(ports, request)
+
+    def sweep(self, table: TableName, *, dry_run: bool) -> SweepReport:
+        """Remove what killed runs left beside a table, or only say what that is.
+
+        Raises:
+            TableNotFoundError: There is no table, or no ledger of it.
+        """
+        with self._existing_ledger() as ledger:
+            if ledger is None:
+                raise self._unknown(table)
+            sweeper = Sweeper(ledger, self.catalog(table.catalog), table, lease_s=self._settings.autoloader_lease_s)
+            return sweeper.sweep(dry_run=dry_run)
 
     def catalog(self, name: str) -> IcebergCatalog:
         """The catalog of that name.

@@ -15,6 +15,7 @@ from app.domain.definition import Definition
 from app.domain.errors import FileFailure
 from app.domain.files import FileState, LedgerFile, LoadedFile, SourceFile
 from app.domain.runs import Lease, LeaseHolder, Owner, RunReport, TableRecord
+from app.domain.sweeping import BatchRecord
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,10 @@ class Tables(Protocol):
 
     def count_open_batches(self, table: TableRecord) -> int:
         """How many batches of the table were claimed and not closed."""
+        ...
+
+    def batch_records(self, table: TableRecord) -> list[BatchRecord]:
+        """Every batch of the table, of every generation and ingestion."""
         ...
 
     def clear(self, table: TableRecord) -> tuple[int, int]:

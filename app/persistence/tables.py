@@ -9,6 +9,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from app.domain.errors import RunInProgressError
 from app.domain.files import FileState
 from app.domain.runs import TableRecord
+from app.domain.sweeping import BatchRecord
 from app.persistence.leases import holder
 from app.persistence.schema import batches, files, ingestions, leases, tables
 from app.persistence.store import SqlStore, table_record
@@ -77,6 +78,16 @@ class SqlTables(SqlStore):
             return connection.execute(
                 statement.where(batches.c.table_id == table.id, batches.c.state == "open")
             ).scalar_one()
+
+    def batch_records(self, table: TableRecord) -> list[BatchRecord]:
+        """Every batch of the table."""
+        statement = select(batches.c.ingestion_id, batches.c.number, batches.c.generation, batches.c.state)
+        with self._read() as connection:
+            rows = connection.execute(statement.where(batches.c.table_id == table.id))
+            return [
+                BatchRecord(row.ingestion_id, row.number, row.generation, row.state == "open", row.state == "empty")
+                for row in rows
+            ]
 
     def clear(self, table: TableRecord) -> tuple[int, int]:
         """Begin a new generation and forget which table it was."""

@@ -23,11 +23,13 @@ from app.domain.runs import Lease, Owner, RunReport, TableRecord
 from app.domain.selection import Decision, decide, plan_batches
 from app.domain.table import TableHead
 from app.domain.table_checks import check_batches, check_identity
+from app.domain.upkeep import TableStorage
 from app.domain.watch import Failpoint, Watcher
 from app.services.batch_loading import UNKNOWN_WAITS_S, BatchLoader, BatchTask
 from app.services.heartbeat import Heartbeat
 from app.services.preflight import LoadRequest, OpenSource, Prepared, check_format
 from app.services.recovery import settle
+from app.services.sweeping import Sweeper, sweep_quietly
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +57,7 @@ class LoadPorts:
     # Whether there is a ledger already.
     has_ledger: Callable[[], bool]
     catalog: Catalog
+    storage: TableStorage
     engine: Engine
     open_source: OpenSource
     # Puts a source's listing into key order; told by the callback where it was not.
@@ -96,6 +99,7 @@ class Run:
         self._marks: list[tuple[SourceFile, FileState]] = []
         # Files of settled batches: this run loaded them, so they are not known from before.
         self._settled: set[tuple[str, str]] = set()
+        self._settled_any = False
 
     def work(self) -> None:
         """Check the table, settle what is open, load what is new."""
@@ -106,6 +110,7 @@ class Run:
             check_batches(record.name, head, self._ledger.committed_batches(record))
             for batch in self._ledger.open_batches(self._lease, record):
                 self._settle(batch)
+                self._settled_any = True
                 self._settled.update((f.key, f.version) for f in batch.files)
             for files in plan_batches(
                 self._new_files(), batch_bytes=self._settings.batch_bytes, batch_files=self._settings.batch_files
@@ -113,6 +118,10 @@ class Run:
                 self._load_batch(files)
             self._flush_marks()
             self._add_hints()
+            if self._settled_any:
+                sweep_quietly(
+                    Sweeper(self._ledger, self._ports.storage, self._request.table, lease_s=self._settings.lease_s)
+                )
             self._ports.failpoint("run_finished")
 
     # --- the table ------------------------------------------------------------------------------------------------

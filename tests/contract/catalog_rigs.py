@@ -24,12 +24,12 @@ from app.destinations.schemas import to_iceberg
 from app.domain.ports import Catalog
 from app.domain.table import TableName
 from app.domain.types import LONG, STRING, Field, ListOf, MapOf, Struct
-from app.domain.upkeep import TableReader
+from app.domain.upkeep import TableReader, TableStorage
 from tests.fakes.catalog import FakeCatalog, FakeStore, FakeTable
 from tests.support.parquet_files import write_data_file
 
 
-class Client(Catalog, TableReader, Protocol):
+class Client(Catalog, TableReader, TableStorage, Protocol):
     """Everything that a catalog can do."""
 
 

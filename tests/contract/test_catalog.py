@@ -603,3 +603,76 @@ def test_a_table_without_rows_and_one_that_is_not_there(rig: Rig) -> None:
     assert list(rig.client().contents(name).files) == []
     with pytest.raises(TableNotFoundError):
         rig.client().contents(rig.new_name())
+
+
+# --- what lies beside it ------------------------------------------------------------------------------------------
+
+
+def test_data_files_are_listed_and_those_in_use_are_told(rig: Rig, catalog: Catalog, table: TableName) -> None:
+    client = rig.client()
+    commit(catalog.draft(table, ()), 2, [2])
+    draft = catalog.draft(table, ())
+    orphan = write_data_file(draft.sink(), "orphan.parquet", draft.schema, [{"id": 9}])
+    found = {f.path: f for f in client.data_folder(table)}
+    assert orphan.path in found
+    assert len(found) == 3
+    seen = found[orphan.path]
+    assert (seen.name, seen.size_bytes) == ("orphan.parquet", orphan.size_bytes)
+    assert seen.modified_at.utcoffset() is not None
+    references = client.references(table, {f.name for f in found.values()} | {"elsewhere.parquet"})
+    assert references.names == {f.name for f in found.values()} - {"orphan.parquet"}
+    assert references.head == catalog.head(table)
+    assert client.references(table, ()).names == frozenset()
+
+
+def test_files_are_removed_once_and_for_all(rig: Rig, catalog: Catalog, table: TableName) -> None:
+    client = rig.client()
+    draft = catalog.draft(table, ())
+    orphans = [write_data_file(draft.sink(), f"o{n}.parquet", draft.schema, [{"id": n}]).path for n in (1, 2)]
+    client.remove(table, orphans)
+    client.remove(table, orphans)
+    assert not {f.path for f in client.data_folder(table)} & set(orphans)
+    assert rig.ids(table) == [1]
+
+
+def test_manifests_are_listed_and_read(rig: Rig, catalog: Catalog, table: TableName) -> None:
+    client = rig.client()
+    path = catalog.draft(table, ()).write_manifest(manifest_of(BatchRef(INGESTION, 2, 5), [7]))
+    found = [f for f in client.manifest_folder(table) if f.name.startswith(INGESTION)]
+    assert sorted(f.name.rpartition(".")[0] for f in found) == [f"{INGESTION}-00000001.1", f"{INGESTION}-00000002.5"]
+    assert path in {f.path for f in found}
+    read = list(client.read_manifests(table, [path, path.replace(".5.", ".6.")]))
+    assert read == [manifest_of(BatchRef(INGESTION, 2, 5), [7]), None]
+
+
+def test_commits_are_told_as_long_as_the_metadata_knows(rig: Rig, catalog: Catalog, table: TableName) -> None:
+    client = rig.client()
+    second = commit(catalog.draft(table, ()), 2, [2], epoch=3)
+    manifests = {f.path for f in client.manifest_folder(table)}
+    commits = client.references(table, ()).commits
+    assert {c.batch for c in commits} == {BatchRef(INGESTION, 1, 1), BatchRef(INGESTION, 2, 3)}
+    assert {c.manifest_path for c in commits} <= manifests
+    assert (second.snapshot_id, second.sequence_number) in {(c.snapshot_id, c.sequence_number) for c in commits}
+    assert all(c.in_history for c in commits)
+    rig.append(table, 50)
+    rig.expire(table)
+    (last,) = client.references(table, ()).commits
+    assert (last.batch, last.snapshot_id) == (BatchRef(INGESTION, 2, 3), None)
+
+
+def test_nothing_lies_beside_a_table_that_is_not_there(rig: Rig) -> None:
+    client, name = rig.client(), rig.new_name()
+    for look in (client.data_folder, client.manifest_folder):
+        with pytest.raises(TableNotFoundError):
+            list(look(name))
+    with pytest.raises(TableNotFoundError):
+        client.references(name, ())
+
+
+def test_a_table_of_others_has_no_manifests(rig: Rig) -> None:
+    name = rig.new_name()
+    rig.make(name, SCHEMA)
+    client = rig.client()
+    assert list(client.manifest_folder(name)) == []
+    assert list(client.data_folder(name)) == []
+    assert client.references(name, {"x"}).commits == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,3 +82,80 @@ def test_a_check_finds_what_others_did_to_the_table(world: World, home: Home) ->
     assert text.status == 1
     assert "are NOT equal" in text.stdout
     assert "batch_2.json" in text.stdout
+
+
+# --- sweep ------------------------------------------------------------------------------------------------------------
+
+# Leases that are over at once, so that what was left just now is old enough.
+SHORT = {"AUTOLOADER_LEASE_S": "0.01"}
+
+
+def data_names(world: World) -> set[str]:
+    """Every data file that lies beside the table."""
+    names: set[str] = set()
+
+    def look(table: Table) -> None:
+        if world.seaweed is None:
+            names.update(p.name for p in Path(table.location(), "data").iterdir())
+        else:
+            bucket, _, prefix = table.location().removeprefix("s3://").partition("/")
+            listed = world.seaweed.store(bucket).list(f"{prefix}/data")
+            found = {str(o["path"]).rpartition("/")[2] for page in listed for o in page}
+            # Removing an object may leave a marker of its folder.
+            names.update(name for name in found if name.endswith(".parquet"))
+
+    by_hand(world, look)
+    return names
+
+
+def names_in_use(world: World) -> set[str]:
+    names: set[str] = set()
+    by_hand(world, lambda t: names.update(p.rpartition("/")[2] for p in t.inspect.all_files()["file_path"].to_pylist()))
+    return names
+
+
+def test_a_sweep_leaves_no_orphan_and_takes_no_other_file(world: World, home: Home) -> None:
+    world.land(event_files(0))
+    home.json("load", world.source, "--to", world.table)
+    world.land(event_files(1))
+    for failpoint in ("data_written", "manifest_written", "commit_attempt", "committed"):
+        done = home.run("load", world.source, "--to", world.table, environ={"AUTOLOADER_FAILPOINT": failpoint})
+        assert done.status == -signal.SIGKILL
+    before = data_names(world)
+    open_batch = home.json("sweep", world.table, environ=SHORT)
+    assert open_batch["data_files"] == []
+    assert home.json("load", world.source, "--to", world.table)["files"]["loaded"] == 1
+    # A file of a snapshot that is not current is in use; one of another program is that program's.
+    by_hand(world, lambda table: table.append(table.scan(row_filter="id = 1500").to_arrow()))
+    by_hand(world, lambda table: table.delete("id = 1500"))
+    in_use = names_in_use(world)
+    orphans = data_names(world) - in_use
+    assert len(orphans) == 3
+    assert orphans < before
+
+    assert home.json("sweep", world.table)["data_files"] == []
+    planned = home.json("sweep", world.table, "--dry-run", environ=SHORT)
+    assert planned["dry_run"]
+    assert {f["path"].rpartition("/")[2] for f in planned["data_files"]} == orphans
+    assert len(planned["manifests"]) == 2
+    assert data_names(world) == in_use | orphans
+    swept = home.json("sweep", world.table, environ=SHORT)
+    assert swept["bytes"] == planned["bytes"] > 0
+    assert data_names(world) == in_use
+    again = home.json("sweep", world.table, environ=SHORT)
+    assert (again["data_files"], again["manifests"]) == ([], [])
+    assert home.query(world.table, f"select count(*) n, count(distinct id) ids from {world.table}") == [
+        {"n": 1999, "ids": 1999}
+    ]
+
+
+def test_a_recovery_sweeps_by_itself(world: World, home: Home) -> None:
+    world.land(event_files(0))
+    home.json("load", world.source, "--to", world.table)
+    world.land(event_files(1))
+    home.run("load", world.source, "--to", world.table, environ={"AUTOLOADER_FAILPOINT": "commit_attempt"})
+    assert len(data_names(world)) == 2
+    home.environ["AUTOLOADER_LEASE_S"] = "2"
+    time.sleep(2)
+    assert home.json("load", world.source, "--to", world.table)["files"]["loaded"] == 1
+    assert data_names(world) == names_in_use(world)
