@@ -19,7 +19,7 @@ from app.domain.errors import LedgerBusyError, LedgerUnreadableError, LedgerVers
 
 # The newest migration. A constant, so that opening a database that is up to date need not import Alembic;
 # a test holds it against the folder of migrations.
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 
 BUSY_TIMEOUT_S = 30.0
 
