@@ -21,6 +21,7 @@ from app.services.checking import CheckPorts, CheckReport, CheckRequest, check
 from app.services.loading import LoadService
 from app.services.preflight import LoadRequest
 from app.services.preview import Plan, PlanPorts, plan_load
+from app.services.rebuilding import Rebuilder, RebuildPorts, RebuildReport, RebuildRequest
 from app.services.run import LoadPorts, RunSettings
 from app.services.sweeping import Sweeper, SweepReport
 
@@ -62,6 +63,7 @@ class Product:
                 has_ledger=self._has_ledger,
                 catalog=catalog,
                 storage=catalog,
+                reader=catalog,
                 engine=engine,
                 open_source=self._open_source,
                 in_order=_in_order,
@@ -138,6 +140,17 @@ class Product:
                 raise self._unknown(table)
             sweeper = Sweeper(ledger, self.catalog(table.catalog), table, lease_s=self._settings.autoloader_lease_s)
             return sweeper.sweep(dry_run=dry_run)
+
+    def rebuild(self, request: RebuildRequest, watcher: Watcher) -> RebuildReport:
+        """Give a table's ledger back from the table."""
+        from app.persistence.leases import this_process
+
+        catalog = self.catalog(request.table.catalog)
+        if catalog.head(request.table) is None:
+            raise TableNotFoundError(f"There is no table {request.table}.")
+        with self._lazy_ledger(watcher) as open_ledger:
+            ports = RebuildPorts(open_ledger(), catalog, catalog, catalog, this_process())
+            return Rebuilder(ports, request.table, lease_s=self._settings.autoloader_lease_s).run(request)
 
     def catalog(self, name: str) -> IcebergCatalog:
         """The catalog of that name.

@@ -10,6 +10,7 @@ import typer
 from app.cli.checking import check
 from app.cli.options import Output, OutputOption, TableArgument, VerboseOption
 from app.cli.product import product
+from app.cli.rebuilding import rebuild
 from app.cli.render import count, print_json
 from app.domain.errors import ConfirmationNeededError
 
@@ -17,6 +18,7 @@ ledger = typer.Typer(help="Work on a table's ledger.", no_args_is_help=True)
 
 
 ledger.command()(check)
+ledger.command()(rebuild)
 
 
 @ledger.callback()

@@ -138,7 +138,8 @@ def commits(metadata: TableMetadata) -> Iterator[BatchCommit]:
     for ingestion_id, number in last_batches(metadata.properties).items():
         path = metadata.properties.get(last_manifest_property(ingestion_id), "")
         epoch = _MANIFEST_EPOCH.search(path)
-        if epoch is not None:
+        name = path.rpartition("/")[2]
+        if epoch is not None and name.startswith(f"{BatchRef(ingestion_id, number, 0).batch_id}."):
             yield BatchCommit(BatchRef(ingestion_id, number, int(epoch[1])), path)
 
 

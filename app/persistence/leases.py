@@ -20,7 +20,9 @@ _SAME_PROCESS_S = 1.0
 class SqlLeases(SqlStore):
     """Keeps the promises of `domain.ledger.Leases`."""
 
-    def acquire(self, ingestion_id: str, run_id: str, owner: Owner, seconds: float) -> Lease | LeaseHolder:
+    def acquire(
+        self, ingestion_id: str, run_id: str, owner: Owner, seconds: float, *, above_epoch: int = 0
+    ) -> Lease | LeaseHolder:
         """Take the lease, or say who holds it."""
         with self._write() as connection:
             now_s = connection.execute(select(self._now_s())).scalar_one()
@@ -28,7 +30,7 @@ class SqlLeases(SqlStore):
             at_work = holder(row, now_s)
             if at_work is not None and at_work.run_id != run_id:
                 return at_work
-            epoch = 1 if row is None else row.epoch + 1
+            epoch = max(0 if row is None else row.epoch, above_epoch) + 1
             values = {
                 "epoch": epoch,
                 "run_id": run_id,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from app.domain.comparison import Difference, DifferenceKind, compare_files
 from app.domain.discovery import Sighting, merge_join
 from app.domain.errors import TableNotFoundError
-from app.domain.files import FileState, LedgerFile, SourceFile
+from app.domain.files import FileState, LedgerFile, SourceFile, version_by_time
 from app.domain.ledger import Ledger
 from app.domain.runs import TableRecord
 from app.domain.table import TableName
@@ -142,7 +142,7 @@ def missing(sighting: Sighting) -> DifferenceKind | None:
     """Why a listed file is not in the table in the version that is listed; None when it is, or has no rows to be in."""
     file, known = sighting.file, sighting.known
     states = {k.version: k.state for k in known}
-    state = states.get(file.version)
+    state = states.get(file.version) or states.get(version_by_time(file.modified_at))
     if state is FileState.SUCCESS:
         return None
     if FileState.SUCCESS in states.values():

@@ -88,7 +88,8 @@ class Sweeper:
         return report
 
     def _ingestions(self, record: TableRecord, named: set[str]) -> set[str]:
-        return named | set(self._ledger.committed_batches(record))
+        known = named | set(self._ledger.committed_batches(record))
+        return known - self._ledger.foreign_ingestions(record)
 
     def _is_leftover(self, file: StoredObject, batch: BatchRef, sweeping: Sweeping) -> bool:
         if is_unfinished(file.name):

@@ -284,7 +284,7 @@ class FakeCatalog:
         ]
         for ingestion_id, number in last_batches(now.properties).items():
             path = now.properties.get(f"autoloader.{ingestion_id}.last-manifest")
-            if path:
+            if path and path.rpartition("/")[2].startswith(f"{ingestion_id}-{number:08d}."):
                 commits.append(BatchCommit(_ref(f"{ingestion_id}-{number:08d}", path), path))
         return References(_head(table, now), frozenset(held & set(names)), tuple(commits))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +161,123 @@ def test_a_recovery_sweeps_by_itself(world: World, home: Home) -> None:
     time.sleep(2)
     assert home.json("load", world.source, "--to", world.table)["files"]["loaded"] == 1
     assert data_names(world) == names_in_use(world)
+
+
+# --- rebuild ----------------------------------------------------------------------------------------------------------
+
+
+def lose_the_database(home: Home) -> None:
+    for file in home.folder.glob("autoloader.db*"):
+        file.unlink()
+
+
+def test_a_lost_database_loads_nothing_twice(world: World, home: Home) -> None:
+    world.land({**event_files(0), "data/broken.json": b"{nonsense\n", "data/empty.json": b""})
+    home.json("load", world.source, "--to", world.table, status=3)
+    world.land(event_files(1))
+    home.json("load", world.source, "--to", world.table)
+    before = home.json("files", world.table)
+    lose_the_database(home)
+
+    again = home.json("load", world.source, "--to", world.table)
+    assert again["files"] == {"loaded": 0, "failed": 0, "skipped": 1, "known": 2}
+    told = ("path", "version", "state", "rows", "category", "message", "tries")
+    after = home.json("files", world.table)
+    assert [{name: f[name] for name in told} for f in after] == [{name: f[name] for name in told} for f in before]
+
+    lose_the_database(home)
+    world.land(event_files(2))
+    new = home.json("load", world.source, "--to", world.table)
+    assert (new["files"]["loaded"], new["files"]["known"]) == (1, 2)
+    count = f"select count(*) n, count(distinct id) ids, sum(id) total from {world.table}"
+    assert home.query(world.table, count) == [{"n": 3000, "ids": 3000, "total": sum(range(3000))}]
+    report = home.json("ledger", "check", world.table, world.source, status=1)
+    assert counts(report) == {"failed": 1}
+
+
+def test_a_ledger_is_rebuilt_by_command(world: World, home: Home) -> None:
+    for number in range(2):
+        world.land(event_files(number))
+        home.json("load", world.source, "--to", world.table)
+    lose_the_database(home)
+    rebuilt = home.json("ledger", "rebuild", world.table)
+    assert (rebuilt["batches"], rebuilt["rows"]) == (2, 2000)
+    assert rebuilt["files"] == {"loaded": 2, "failed": 0, "known_by_rows": 0}
+    assert rebuilt["warnings"] == []
+    assert home.json("ledger", "rebuild", world.table)["batches"] == 0
+    assert home.json("ledger", "check", world.table, world.source)["equal"]
+    assert "was given 0 batches" in home.run("ledger", "rebuild", world.table).stdout
+
+
+def test_without_manifests_and_snapshots_the_rows_tell(world: World, home: Home) -> None:
+    for number in range(2):
+        world.land(event_files(number))
+        home.json("load", world.source, "--to", world.table)
+    manifests: list[str] = []
+    by_hand(world, lambda table: manifests.extend(_manifests_of(table)))
+    assert len(manifests) == 2
+
+    def lose_manifests(table: Table) -> None:
+        for path in manifests:
+            table.io.delete(path)
+
+    by_hand(world, lose_manifests)
+    lose_the_database(home)
+    again = home.json("load", world.source, "--to", world.table)
+    assert (again["files"]["loaded"], again["files"]["known"]) == (0, 2)
+    assert "by their rows" in again["warnings"][0]
+    world.land(event_files(2))
+    assert home.json("load", world.source, "--to", world.table)["files"] == {
+        "loaded": 1,
+        "failed": 0,
+        "skipped": 0,
+        "known": 2,
+    }
+    assert home.json("ledger", "check", world.table, world.source)["equal"]
+
+
+def _manifests_of(table: Table) -> list[str]:
+    return [str(s.summary["autoloader.manifest"]) for s in table.metadata.snapshots if s.summary]
+
+
+def test_an_older_copy_of_the_database_catches_up(world: World, home: Home) -> None:
+    world.land(event_files(0))
+    home.json("load", world.source, "--to", world.table)
+    copy = home.folder / "copy"
+    with closing(sqlite3.connect(home.folder / "autoloader.db")) as now, closing(sqlite3.connect(copy)) as then:
+        now.backup(then)
+    for number in (1, 2):
+        world.land(event_files(number))
+        home.json("load", world.source, "--to", world.table)
+    lose_the_database(home)
+    copy.rename(home.folder / "autoloader.db")
+    world.land(event_files(3))
+    done = home.json("load", world.source, "--to", world.table)
+    assert (done["files"]["loaded"], done["files"]["known"]) == (1, 3)
+    assert home.json("ledger", "check", world.table, world.source)["equal"]
+
+
+def test_batches_of_nobody_are_adopted_or_not_ours(world: World, home: Home) -> None:
+    world.land(event_files(0))
+    home.json("load", world.source, "--to", world.table)
+    names: list[str] = []
+
+    def forget(table: Table) -> None:
+        names.append(table.properties["autoloader.load-ingestion"])
+        with table.transaction() as transaction:
+            transaction.remove_properties("autoloader.load-ingestion")
+
+    by_hand(world, forget)
+    lose_the_database(home)
+    refused = home.json("load", world.source, "--to", world.table, status=1)
+    assert refused["code"] == "ledger_behind_table"
+    assert f"--adopt {names[0]}" in refused["remedy"]
+    assert home.json("ledger", "rebuild", world.table, "--adopt", "nobody", status=2)["code"] == "invalid_field"
+    rebuilt = home.json("ledger", "rebuild", world.table, "--adopt", names[0])
+    assert (rebuilt["ingestions"], rebuilt["files"]["loaded"]) == (names, 1)
+    assert home.json("load", world.source, "--to", world.table)["files"]["known"] == 1
+
+    lose_the_database(home)
+    home.json("ledger", "rebuild", world.table, "--not-ours", names[0])
+    # Another installation's files are not this one's: it loads what it is told to.
+    assert home.json("load", world.source, "--to", world.table)["files"]["loaded"] == 1

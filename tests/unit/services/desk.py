@@ -108,6 +108,7 @@ class Desk:
             has_ledger=lambda: True,
             catalog=catalog or FakeCatalog(self.store),
             storage=self.storage or FakeCatalog(self.store),
+            reader=FakeCatalog(self.store),
             engine=self.engine,
             open_source=self.open_source or (lambda _path, _pattern, _keys: self.source),
             in_order=_in_order,
