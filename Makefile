@@ -26,7 +26,9 @@ demo: .venv/product  ## Set up, land files, load them, land more, load again, sh
 	@$(BIN)/python scripts/demo.py
 
 test: .venv/dev  ## Set up everything the tests need, and run them.
-	@echo "Running the tests; they start and stop their own servers (an S3 store with an Iceberg REST catalog)."
+	@scripts/test-servers.sh
+	@echo "Running the tests; they start and stop their own servers: an S3 store with an Iceberg REST catalog, and"
+	@echo "emulators of Azure Blob Storage and Google Cloud Storage."
 	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/dev  ## Check style, types and the import contracts.
@@ -43,5 +45,5 @@ lock: .venv/dev  ## Compile the two lock files from pyproject.toml.
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 		--custom-compile-command 'make lock' --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
-clean:  ## Remove the environment and what the demo made.
-	rm -rf .venv demo
+clean:  ## Remove the environment, the test servers and what the demo made.
+	rm -rf .venv .tools demo

@@ -14,7 +14,8 @@ fi
 
 if [ ! -x .venv/bin/python ]; then
   echo "Making a virtual environment in .venv with $("$python" --version)."
-  if ! "$python" -m venv .venv 2>/tmp/autoloader-venv.$$; then
+  why=$(mktemp)
+  if ! "$python" -m venv .venv 2>"$why"; then
     rm -rf .venv
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -22,12 +23,12 @@ if [ ! -x .venv/bin/python ]; then
       apt-get update -qq && apt-get install -y -qq "python$version-venv" >/dev/null
       "$python" -m venv .venv
     else
-      cat /tmp/autoloader-venv.$$ >&2
+      cat "$why" >&2
       echo "This Python cannot make virtual environments. On Debian and Ubuntu: sudo apt-get install python$version-venv" >&2
       exit 1
     fi
   fi
-  rm -f /tmp/autoloader-venv.$$
+  rm -f "$why"
 fi
 
 echo "Installing $requirements into .venv (exact versions, hashes checked)."

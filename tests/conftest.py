@@ -10,10 +10,29 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.azurite import Azurite, shared_azurite
+from tests.support.fake_gcs import FakeGcs, shared_fake_gcs
 from tests.support.seaweed import Seaweed, shared_seaweed
 
 # Settings of the developer's own, which would change what the tests see.
-FOREIGN = ("AWS_", "AZURE_", "GOOGLE_", "AUTOLOADER_", "PYICEBERG_", "PREFECT_", "DATABASE_URL", "SECRET_KEY")
+FOREIGN = (
+    "AWS_",
+    "AZURE_",
+    "GOOGLE_",
+    "GCE_",
+    "STORAGE_EMULATOR_HOST",
+    "AUTOLOADER_",
+    "PYICEBERG_",
+    "PREFECT_",
+    "DATABASE_URL",
+    "SECRET_KEY",
+)
+# Where this machine's own keys would be asked for: nobody is there, so that no test gets one.
+MACHINE = {
+    "AZURE_IDENTITY_ENDPOINT": "http://127.0.0.1:9/",
+    "GCE_METADATA_HOST": "127.0.0.1:9",
+    "GCE_METADATA_IP": "127.0.0.1:9",
+}
 HOME_KEY = pytest.StashKey[str]()
 
 
@@ -24,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     for name in [name for name in os.environ if name.startswith(FOREIGN)]:
         del os.environ[name]
+    os.environ |= MACHINE
     home = tempfile.mkdtemp(prefix="autoloader-home-")
     config.stash[HOME_KEY] = home
     os.environ["HOME"] = home
@@ -39,10 +59,28 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def seaweed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Seaweed]:
     """A running S3 server and Iceberg REST catalog, shared by all workers of this run."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if hasattr(request.config, "workerinput") else base
-    with shared_seaweed(shared / "seaweed") as server:
+    with shared_seaweed(_shared_folder(tmp_path_factory, request) / "seaweed") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Azurite]:
+    """A running Azure Blob emulator, shared by all workers of this run."""
+    with shared_azurite(_shared_folder(tmp_path_factory, request) / "azurite") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def fake_gcs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[FakeGcs]:
+    """A running Google Cloud Storage emulator, shared by all workers of this run."""
+    with shared_fake_gcs(_shared_folder(tmp_path_factory, request) / "fake-gcs") as server:
+        yield server
+
+
+def _shared_folder(factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder that is the same for all workers of this run."""
+    base = factory.getbasetemp()
+    return base.parent if hasattr(request.config, "workerinput") else base
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from itertools import pairwise
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import typer
 
@@ -18,7 +18,10 @@ from app.cli.load import load
 from app.cli.plan import plan
 from app.cli.sweep import sweep
 from app.cli.table import table
-from app.domain.errors import AutoloaderError, InternalError, StoppedByUser
+from app.domain.errors import AutoloaderError, InternalError, StoppedByUser, UsageError
+
+# What Typer raises for arguments that it cannot parse; it names only the subclass in public.
+_ParserError = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[1])
 
 # What a shell reports of a process that a signal ended.
 SIGNAL_BASE = 128
@@ -41,14 +44,14 @@ cli.add_typer(ledger, name="ledger")
 
 def main() -> NoReturn:
     """Run a command and exit with the contract's status."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
-        cli(prog_name="autoloader")
+        _run_in_json() if _wants_json(sys.argv) else cli(prog_name="autoloader")
         sys.exit(0)
     except StoppedByUser as stopped:
         sys.stderr.write("Stopped; what was committed stays, the next run goes on from there.\n")
-        sys.exit(SIGNAL_BASE + stopped.args[0])
+        sys.exit(SIGNAL_BASE + stopped.signal_number)
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,6 +65,15 @@ def main() -> NoReturn:
             raise
         show_error(InternalError(f"{type(error).__name__}: {first_line(error)}"), as_json=_wants_json(sys.argv))
         sys.exit(FAILED)
+
+
+def _run_in_json() -> None:
+    """Run a command so that also what its parser refuses is one JSON document on stdout."""
+    try:
+        status = cli(prog_name="autoloader", standalone_mode=False)
+    except _ParserError as error:
+        raise UsageError(error.format_message(), remedy="See --help.") from error
+    sys.exit(status or 0)
 
 
 def _stop(number: int, _frame: object) -> NoReturn:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
+from app.cli.render import print_json
 from app.domain.errors import AutoloaderError, UsageError
 
 FAILED = 1
@@ -16,11 +16,15 @@ def exit_code(error: AutoloaderError) -> int:
     return USAGE if isinstance(error, UsageError) else FAILED
 
 
+def error_document(error: AutoloaderError) -> dict[str, str | None]:
+    """What a program reads of an error."""
+    return {"code": error.code, "detail": error.message, "remedy": error.advice or None}
+
+
 def show_error(error: AutoloaderError, *, as_json: bool) -> None:
     """Say what failed and what to do: on stderr, and as one JSON document on stdout where that was asked for."""
     if as_json:
-        document = {"status": "failed", "code": error.code, "detail": error.message, "remedy": error.advice or None}
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        print_json({"status": "failed", **error_document(error)})
         return
     sys.stderr.write(f"Error ({error.code}): {error.message}\n")
     if error.advice:

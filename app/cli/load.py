@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.errors import FAILED
+from app.cli.errors import FAILED, error_document, exit_code
 from app.cli.options import (
     CredentialsOption,
     Output,
@@ -25,7 +25,7 @@ from app.cli.options import (
 )
 from app.cli.product import product
 from app.cli.render import count, print_json, size
-from app.domain.errors import FileFailure
+from app.domain.errors import AutoloaderError, FileFailure, StoppedByUser
 from app.domain.runs import RunReport, RunStatus
 
 EXIT_CODES = {RunStatus.SUCCESS: 0, RunStatus.FAILED: FAILED, RunStatus.PARTIAL: 3, RunStatus.CANCELLED: 130}
@@ -51,29 +51,59 @@ def load(
 
     Run it again whenever you like: files that were loaded are known. The table is made when it is missing.
     """
+    began = time.monotonic()
+    try:
+        report = _run(
+            one_source(source),
+            to,
+            values=chosen(values),
+            credentials=credentials,
+            retry_failed=retry_failed,
+            wait=wait,
+            verbose=verbose,
+        )
+    except AutoloaderError as error:
+        if output is Output.TEXT:
+            raise
+        # What stops a load before it begins has the same form as what stops it later.
+        report = RunReport(run_id="", table=to, status=RunStatus.FAILED, stopped_by=error)
+        print_json(report_document(report, time.monotonic() - began))
+        raise typer.Exit(exit_code(error)) from error
+    except StoppedByUser as stopped:
+        if output is Output.JSON and isinstance(stopped.report, RunReport):
+            print_json(report_document(stopped.report, time.monotonic() - began))
+        raise
+    if output is Output.JSON:
+        print_json(report_document(report, time.monotonic() - began))
+    else:
+        _show(report, time.monotonic() - began, to)
+    raise typer.Exit(EXIT_CODES[report.status])
+
+
+def _run(
+    path: str,
+    to: str,
+    *,
+    values: dict[str, Any],
+    credentials: str | None,
+    retry_failed: bool,
+    wait: float | None,
+    verbose: bool,
+) -> RunReport:
     from app.cli.progress import watcher
     from app.services.preflight import LoadRequest
 
-    began = time.monotonic()
-    given = chosen(values)
-    path = one_source(source)
     the_product = product(verbose=verbose)
     request = LoadRequest(
         path=path,
         table=the_product.table_name(to),
-        values=given,
+        values=values,
         credentials=read_credentials(credentials),
         retry_failed=retry_failed,
         wait_s=the_product.default_wait_s if wait is None else wait,
     )
     with watcher() as watching:
-        report = the_product.load(request, watching)
-    duration_s = time.monotonic() - began
-    if output is Output.JSON:
-        print_json(report_document(report, duration_s))
-    else:
-        _show(report, duration_s, the_product.catalog(request.table.catalog).printed_query(request.table), to)
-    raise typer.Exit(EXIT_CODES[report.status])
+        return the_product.load(request, watching)
 
 
 def report_document(report: RunReport, duration_s: float) -> dict[str, Any]:
@@ -89,8 +119,8 @@ def report_document(report: RunReport, duration_s: float) -> dict[str, Any]:
                 "retryable": _is_retriable(report),
             }
         )
-    return {
-        "run_id": report.run_id,
+    document = {
+        "run_id": report.run_id or None,
         "status": report.status.value,
         "table": report.table,
         "snapshot_id": report.snapshot_id,
@@ -106,6 +136,9 @@ def report_document(report: RunReport, duration_s: float) -> dict[str, Any]:
         "warnings": report.warnings,
         "errors": errors,
     }
+    if report.stopped_by is not None:
+        document |= error_document(report.stopped_by)
+    return document
 
 
 def _is_retriable(report: RunReport) -> bool:
@@ -124,7 +157,7 @@ def _error(failure: FileFailure) -> dict[str, Any]:
     }
 
 
-def _show(report: RunReport, duration_s: float, query: str, table: str) -> None:
+def _show(report: RunReport, duration_s: float, table: str) -> None:
     write = sys.stdout.write
     if report.files_loaded:
         write(
@@ -133,6 +166,9 @@ def _show(report: RunReport, duration_s: float, query: str, table: str) -> None:
             f" ({size(report.stored_bytes / max(duration_s, 0.001))}/s).\n"
         )
         if report.snapshot_id is not None:
+            the_product = product()
+            name = the_product.table_name(table)
+            query = the_product.catalog(name.catalog).printed_query(name)
             write(f"Snapshot {report.snapshot_id}. Query it:\n")
             write(f"  autoloader table {shlex.quote(table)} --sql {shlex.quote(query)}\n")
     elif not report.files_failed and report.stopped_by is None:

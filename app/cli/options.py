@@ -31,7 +31,10 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show log events 
 TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help=TABLE_HELP)]
 SourceArgument = Annotated[
     list[str],
-    typer.Argument(metavar="SOURCE", help="A folder, file or pattern, or s3://bucket/…; quote patterns."),
+    typer.Argument(
+        metavar="SOURCE",
+        help="A folder, file or pattern, or s3://bucket/…, az://container/…, gs://bucket/…; quote patterns.",
+    ),
 ]
 ToOption = Annotated[str, typer.Option("--to", metavar="TABLE", help=TABLE_HELP)]
 CredentialsOption = Annotated[
@@ -107,6 +110,7 @@ def read_credentials(file: str | None) -> dict[str, str] | None:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
         raise InvalidFieldError(f"The credentials in {file} cannot be read: {reason}.") from None
-    if not isinstance(document, dict) or not all(isinstance(v, str) for v in document.values()):
+    if not isinstance(document, dict) or not all(isinstance(v, str | dict) for v in document.values()):
         raise InvalidFieldError(f"The credentials in {file} are no JSON object of texts.")
-    return document
+    # A service account's key is a document of its own, which may stand there as it is or as text.
+    return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in document.items()}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -32,11 +33,24 @@ def count(number: int, noun: str) -> str:
 def print_json(document: Any) -> None:  # noqa: ANN401 - any JSON
     """One JSON document on stdout."""
     # A message may quote half a surrogate pair of a file, which has no form in UTF-8; as an escape it has one in JSON.
-    text = json.dumps(document, ensure_ascii=False, default=_plain) + "\n"
+    text = json.dumps(_finite(document), ensure_ascii=False, default=_plain, allow_nan=False) + "\n"
     sys.stdout.write("".join(c if not "\ud800" <= c <= "\udfff" else f"\\u{ord(c):04x}" for c in text))
 
 
+def _finite(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """The value with NaN and infinities, which JSON does not have, as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
+
+
 def _plain(value: object) -> object:
+    if isinstance(value, timedelta):
+        return str(value)
     if isinstance(value, Decimal | UUID):
         return str(value)
     if isinstance(value, datetime | date | time):

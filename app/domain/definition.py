@@ -51,9 +51,9 @@ FIELDS: tuple[DefinitionField, ...] = (
         "source.type",
         str,
         None,
-        "local or s3; by default what SOURCE says.",
-        built=(None, "local", "s3"),
-        known=("azure_blob", "gcs", "sftp"),
+        "local, s3, azure_blob or gcs; by default what SOURCE says.",
+        built=(None, "local", "s3", "azure_blob", "gcs"),
+        known=("sftp",),
     ),
     DefinitionField(
         "source.file_pattern",
@@ -208,7 +208,9 @@ def format_options(values: Mapping[str, Any], file_format: FileFormat, *, tab_se
     )
     chosen = {name: values[name] for name in names if values.get(name) is not None}
     options = replace(FormatOptions(file_format), **chosen)
-    delimiter = values.get("delimiter") or ("\t" if tab_separated else ",")
+    delimiter = values.get("delimiter")
+    if delimiter is None:
+        delimiter = "\t" if tab_separated else ","
     options = replace(options, delimiter={"\\t": "\t"}.get(delimiter, delimiter))
     options = replace(options, null_values=tuple(options.null_values))
     _check_characters(options)

@@ -51,7 +51,15 @@ class AutoloaderError(Exception):
 
 
 class StoppedByUser(BaseException):
-    """A person (or the system on a person's behalf) asked the process to end."""
+    """A person (or the system on a person's behalf) asked the process to end.
+
+    `report` is what the run had done by then, where one was at work.
+    """
+
+    def __init__(self, signal_number: int = 15, report: object | None = None) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+        self.report = report
 
 
 # --- try again: nothing has to change --------------------------------------------------------------------------
@@ -287,7 +295,7 @@ class LedgerUnreadableError(FatalError):
     """The ledger's database cannot be read; nothing was started, so that nothing is loaded twice."""
 
     code = "ledger_unreadable"
-    remedy = "Check DATABASE_URL and the file's permissions, or restore it from a backup."
+    remedy = "Check DATABASE_URL, the file's permissions and the space on its disk, or restore it from a backup."
 
 
 class LedgerVersionError(FatalError):

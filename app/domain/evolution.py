@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from app.domain.types import (
     EMPTY,
@@ -53,9 +54,63 @@ Change = AddColumn | PromoteColumn
 def plan_changes(table: Struct, observed: Struct) -> tuple[Change, ...]:
     """The additions and promotions that let `table` hold `observed`, in column order.
 
-    What Iceberg cannot promote is left out: a value of such a type does not fit, and its file says so when it loads.
+    What Iceberg cannot promote is left out, and so is a column whose dotted name is taken, such as `a.b` beside the
+    field `b` of a struct `a`: a value of such a type or name does not fit, and its file says so when it loads.
     """
-    return tuple(_struct_changes((), table, observed))
+    taken = set(_dotted(table, ""))
+    changes: list[Change] = []
+    for change in _struct_changes((), table, observed):
+        if isinstance(change, AddColumn):
+            kind = _without_clashes(change.type, ".".join(change.path), taken)
+            if kind is not None:
+                changes.append(AddColumn(change.path, kind))
+        else:
+            changes.append(change)
+    return tuple(changes)
+
+
+def without_clashes(schema: Struct) -> Struct:
+    """`schema` without the fields whose dotted names are taken by one before them: Iceberg tells fields by those."""
+    kind = _without_clashes(schema, "", set())
+    return kind if isinstance(kind, Struct) else EMPTY
+
+
+def _without_clashes(kind: DataType, name: str, taken: set[str]) -> DataType | None:
+    """The type as the column `name`; None where that name is taken, or nothing of it is left."""
+    if name:
+        if name.lower() in taken:
+            return None
+        taken.add(name.lower())
+    if isinstance(kind, Struct):
+        fields = [(f, _without_clashes(f.type, _below(name, f.name), taken)) for f in kind.fields]
+        left = tuple(replace(f, type=inner) for f, inner in fields if inner is not None)
+        return Struct(left) if left or not kind.fields else None
+    if isinstance(kind, ListOf):
+        element = _without_clashes(kind.element, _below(name, "element"), taken)
+        return None if element is None else replace(kind, element=element)
+    if isinstance(kind, MapOf):
+        key = _without_clashes(kind.key, _below(name, "key"), taken)
+        value = _without_clashes(kind.value, _below(name, "value"), taken)
+        return None if key is None or value is None else replace(kind, key=key, value=value)
+    return kind
+
+
+def _below(name: str, inner: str) -> str:
+    return f"{name}.{inner}" if name else inner
+
+
+def _dotted(kind: DataType, name: str) -> Iterator[str]:
+    """The dotted names, in lower case, of everything from here on down."""
+    if name:
+        yield name.lower()
+    if isinstance(kind, Struct):
+        for field in kind.fields:
+            yield from _dotted(field.type, _below(name, field.name))
+    elif isinstance(kind, ListOf):
+        yield from _dotted(kind.element, _below(name, "element"))
+    elif isinstance(kind, MapOf):
+        yield from _dotted(kind.key, _below(name, "key"))
+        yield from _dotted(kind.value, _below(name, "value"))
 
 
 def _struct_changes(path: Path, table: Struct, observed: Struct) -> list[Change]:

@@ -12,15 +12,15 @@ from app.domain.errors import InvalidFieldError, NotSupportedError
 from app.domain.patterns import EVERYTHING, Pattern, has_magic
 
 FILE = "file://"
-S3 = "s3://"
-_LATER = {
-    "az": "Azure Blob Storage",
-    "abfs": "Azure Data Lake Storage",
-    "abfss": "Azure Data Lake Storage",
-    "gs": "Google Cloud Storage",
-    "gcs": "Google Cloud Storage",
-    "sftp": "SFTP",
-}
+StoreScheme = Literal["s3", "az", "gs"]
+# What a user may write → the scheme of the keys.
+_STORES: dict[str, StoreScheme] = {"s3": "s3", "az": "az", "abfs": "az", "abfss": "az", "gs": "gs", "gcs": "gs"}
+_TYPES = {"s3": "s3", "az": "azure_blob", "gs": "gcs"}
+_EXAMPLES = {"s3": "s3://bucket/folder/", "az": "az://container/folder/", "gs": "gs://bucket/folder/"}
+_NOUNS = {"s3": "bucket", "az": "container", "gs": "bucket"}
+_ADVICE = "Use s3://bucket/…, az://container/…, gs://bucket/…, or the path of a folder or file."
+_AZURE_HOST = re.compile(r"([a-z0-9]{3,24})\.(?:dfs|blob)\.core\.windows\.net")
+_OBJECT_KEY = re.compile(r"(?:s3|az|gs)://")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BYTE = re.compile(r"\\(\\|x[0-9a-f]{2})")
 
@@ -29,16 +29,18 @@ _BYTE = re.compile(r"\\(\\|x[0-9a-f]{2})")
 class Location:
     """A place that a user named.
 
-    `path` is a key (S3, no leading "/") or an absolute path (files; bytes that are not UTF-8 as surrogates, as
+    `path` is an object's key (no leading "/") or an absolute path (files; bytes that are not UTF-8 as surrogates, as
     Python's `os.fsdecode` gives them). `pattern` is what follows from the first component on that has a glob
     character; None where there is none. Whether a name that looks like a pattern exists as it is written, only the
     store can tell: `literal` is that name. A trailing "/" of the path is kept: it says that a folder is meant.
+    `bucket` is what Azure calls a container; `account` is the storage account, where the address names one.
     """
 
-    scheme: Literal["file", "s3"]
+    scheme: Literal["file"] | StoreScheme
     bucket: str
     path: str
     pattern: str | None = None
+    account: str | None = None
 
     @property
     def literal(self) -> str:
@@ -67,29 +69,60 @@ def parse_location(text: str, *, cwd: str) -> Location:
     if found is None:
         return _file_location(text, cwd)
     scheme, rest = found[1].lower(), text[found.end() :]
-    if scheme == "s3":
-        return _s3_location(rest, text)
+    if scheme in _STORES:
+        return _store_location(scheme, rest, text)
     if scheme == "file":
         if not rest.startswith("/"):
             raise InvalidFieldError(
                 f"{text!r} names another machine.", remedy="Write file:/// and then the absolute path."
             )
         return _file_location(os.fsdecode(path_of_key(FILE + rest)), cwd)
-    if scheme in _LATER:
-        raise NotSupportedError(
-            f"{scheme}:// ({_LATER[scheme]}) cannot be read yet.", remedy="Use s3://bucket/…, or a folder or file."
-        )
-    raise InvalidFieldError(
-        f"{scheme}:// is no scheme of a source.", remedy="Write s3://bucket/…, or the path of a folder or file."
-    )
+    if scheme == "sftp":
+        raise NotSupportedError("sftp:// cannot be read yet.", remedy=_ADVICE)
+    if scheme in {"http", "https"}:
+        # Without the address: one of a store may hold a signature.
+        raise NotSupportedError(f"{scheme}:// addresses cannot be read.", remedy=_ADVICE)
+    raise InvalidFieldError(f"{scheme}:// is no scheme of a source.", remedy=_ADVICE)
 
 
-def _s3_location(rest: str, text: str) -> Location:
+def _store_location(written: str, rest: str, text: str) -> Location:
+    scheme = _STORES[written]
     bucket, _, key = rest.partition("/")
+    account = None
+    if written in {"abfs", "abfss"} and "@" in bucket:
+        bucket, _, host = bucket.partition("@")
+        account = _account(host)
+    if set("@:") & set(bucket):
+        # Whatever stands before the sign may be a key: it is not repeated.
+        raise InvalidFieldError(
+            f"The name of a {_NOUNS[scheme]} has no '@' and no ':'; keys are never part of an address.",
+            remedy="Give keys and the endpoint by the environment or --credentials.",
+        )
     if not bucket or has_magic(bucket):
-        raise InvalidFieldError(f"{text!r} names no bucket.", remedy="Write s3://bucket/folder/.")
+        raise InvalidFieldError(f"{text!r} names no {_NOUNS[scheme]}.", remedy=f"Write {_EXAMPLES[scheme]}.")
     path, pattern = _split(key)
-    return Location("s3", bucket, path, pattern)
+    return Location(scheme, bucket, path, pattern, account)
+
+
+def _account(host: str) -> str:
+    """The storage account that a host belongs to.
+
+    Raises:
+        NotSupportedError: It is none of Azure's public cloud.
+    """
+    found = _AZURE_HOST.fullmatch(host.lower())
+    if found is None:
+        raise NotSupportedError(
+            "What stands behind the '@' is no host ACCOUNT.dfs.core.windows.net.",
+            remedy="Write az://container/…, and give account_name and endpoint_url.",
+        )
+    return found[1]
+
+
+def source_type(text: str) -> str:
+    """The `source.type` of what a user wrote, or of a key: s3, azure_blob, gcs; local for all else."""
+    found = _SCHEME.match(text)
+    return _TYPES[_STORES[found[1].lower()]] if found and found[1].lower() in _STORES else "local"
 
 
 def _file_location(text: str, cwd: str) -> Location:
@@ -147,9 +180,9 @@ def _unescaped(text: str) -> bytes:
     return b"".join(parts)
 
 
-def s3_key(bucket: str, key: str) -> str:
+def object_key(scheme: StoreScheme, bucket: str, key: str) -> str:
     """The key of an object: its URI, a backslash doubled as in the keys of local files."""
-    return f"{S3}{bucket}/{key}".replace("\\", "\\\\")
+    return f"{scheme}://{bucket}/{key}".replace("\\", "\\\\")
 
 
 def object_of_key(key: str) -> tuple[str, str]:
@@ -158,9 +191,10 @@ def object_of_key(key: str) -> tuple[str, str]:
     Raises:
         ValueError: It is no key of an object.
     """
-    if not key.startswith(S3):
+    found = _OBJECT_KEY.match(key)
+    if found is None:
         raise ValueError(f"{key!r} is no key of an object.")
-    bucket, _, name = key.removeprefix(S3).replace("\\\\", "\\").partition("/")
+    bucket, _, name = key[found.end() :].replace("\\\\", "\\").partition("/")
     return bucket, name
 
 

@@ -92,7 +92,7 @@ def translated(url: URL) -> Iterator[None]:
     except OperationalError as error:
         if "locked" in str(error.orig) or "busy" in str(error.orig):
             raise LedgerBusyError(f"The ledger at {where} is locked by another process.") from error
-        raise LedgerUnreadableError(f"The ledger at {where} cannot be read: {error.orig}.") from error
+        raise LedgerUnreadableError(f"The ledger at {where} cannot be used: {error.orig}.") from error
     except (DatabaseError, sqlite3.DatabaseError, PoolTimeoutError) as error:
         cause = getattr(error, "orig", error)
         raise LedgerUnreadableError(f"The ledger at {where} cannot be read: {cause}.") from error

@@ -20,7 +20,7 @@ from app.domain.errors import (
     LedgerBehindTableError,
     TableConflictError,
 )
-from app.domain.evolution import extends, plan_changes
+from app.domain.evolution import extends, plan_changes, without_clashes
 from app.domain.ledger import Closing, OpenBatch
 from app.domain.ports import Catalog, CommitOrder, Committed, Draft, Engine, FoundBatch, Progress, Reading
 from app.domain.system_columns import data_columns, system_columns
@@ -240,8 +240,8 @@ class BatchLoader:
 def new_table_schema(observed: Struct, *, provenance: bool) -> Struct:
     """The schema of a table made for what was observed: the data's columns, then ours."""
     known = without_unknown(observed)
-    columns = known.fields if isinstance(known, Struct) else EMPTY.fields
-    return Struct((*columns, *system_columns(provenance=provenance)))
+    columns = without_clashes(known) if isinstance(known, Struct) else EMPTY
+    return Struct((*columns.fields, *system_columns(provenance=provenance)))
 
 
 def _write_plan(task: BatchTask, draft_for: Callable[[Struct], Draft]) -> WritePlan:

@@ -73,6 +73,8 @@ class LoadService:
         except BaseException as error:
             report.status = RunStatus.CANCELLED if isinstance(error, StoppedByUser) else RunStatus.FAILED
             _finish(ledger, report, lease, str(error) or type(error).__name__)
+            if isinstance(error, StoppedByUser):
+                error.report = report
             raise
         report.settle()
         _finish(ledger, report, lease, str(report.stopped_by) if report.stopped_by else None)

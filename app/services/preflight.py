@@ -12,7 +12,7 @@ from app.domain.definition import Definition, format_options
 from app.domain.errors import InvalidFieldError, MixedFormatsError, SourceContainsWarehouseError, UsageError
 from app.domain.files import SourceFile
 from app.domain.formats import FileFormat, format_by_name, is_tab_separated
-from app.domain.locations import S3
+from app.domain.locations import source_type
 from app.domain.ports import Source
 from app.domain.table import TableName
 
@@ -94,7 +94,7 @@ def _absolute(path: str) -> str:
 
 
 def _check_type(given: str | None, source: Source) -> None:
-    found = "s3" if source.root.startswith(S3) else "local"
+    found = source_type(source.root)
     if given not in (None, found):
         raise InvalidFieldError(f"source.type is {given}, and the path names a source of type {found}.")
 
@@ -108,7 +108,9 @@ def format_of(files: Sequence[SourceFile], path: str) -> FileFormat:
     """
     found: dict[FileFormat | None, str] = {}
     for file in files:
-        found.setdefault(format_by_name(file.key), file.key)
+        # An empty file has no format; it is skipped.
+        if file.size_bytes:
+            found.setdefault(format_by_name(file.key), file.key)
     if None in found and len(found) == 1:
         raise UsageError(
             f"The names of the files in {path} do not tell their format, such as {found[None]}.",

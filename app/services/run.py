@@ -18,6 +18,7 @@ from app.domain.errors import (
 )
 from app.domain.files import FileState, SourceFile
 from app.domain.ledger import Closing, Ledger, OpenBatch
+from app.domain.locations import source_type
 from app.domain.ports import Catalog, Engine, Reading, Source
 from app.domain.runs import Lease, Owner, RunReport, TableRecord
 from app.domain.selection import Decision, decide, plan_batches
@@ -186,7 +187,7 @@ class Run:
         if (frozen.path, frozen.file_pattern) == (today.path, today.file_pattern):
             return self._prepared.source
         # Keys belong to the kind of store they were given for.
-        same_kind = _is_s3(frozen.path) == _is_s3(today.path)
+        same_kind = source_type(frozen.path) == source_type(today.path)
         try:
             return self._ports.open_source(
                 frozen.path, frozen.file_pattern, self._request.credentials if same_kind else None
@@ -318,7 +319,3 @@ class Run:
                 f"Loaded files have a new version in the source ({report.files_changed}), which was not loaded "
                 "(on_file_change is ignore)."
             )
-
-
-def _is_s3(path: str) -> bool:
-    return path.lower().startswith("s3://")

@@ -6,9 +6,9 @@ import configparser
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from app.domain.errors import InvalidFieldError, NotSupportedError
+from app.sources.access import PATIENCE_S, checked_endpoint, refuse_unknown
 
 FIELDS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region", "endpoint_url")
 # What the library needs to find a key by itself: a web identity, a container's role, the machine's own role.
@@ -47,7 +47,7 @@ class AwsSettings:
     region: str | None = None
     endpoint_url: str | None = None
     ambient: tuple[tuple[str, str], ...] = ()
-    patience_s: int = 10
+    patience_s: int = PATIENCE_S
 
 
 def aws_settings(credentials: Mapping[str, str] | None, environ: Mapping[str, str]) -> AwsSettings:
@@ -62,11 +62,7 @@ def aws_settings(credentials: Mapping[str, str] | None, environ: Mapping[str, st
         NotSupportedError: The profile gets its key in a way that is not supported.
     """
     given = {name: value for name, value in (credentials or {}).items() if value}
-    unknown = sorted(set(credentials or {}) - set(FIELDS))
-    if unknown:
-        raise InvalidFieldError(
-            f"source.credentials has the unknown field {unknown[0]!r}.", remedy=f"Known are: {', '.join(FIELDS)}."
-        )
+    refuse_unknown(credentials or {}, FIELDS, "S3")
     profile = _profile(environ)
     key = _key(given, "source.credentials") or _key(_lower(environ), "The environment")
     if key is None:
@@ -77,7 +73,7 @@ def aws_settings(credentials: Mapping[str, str] | None, environ: Mapping[str, st
     return AwsSettings(
         key=key,
         region=region or profile.get("region"),
-        endpoint_url=_checked_endpoint(endpoint or profile.get("endpoint_url")),
+        endpoint_url=checked_endpoint(endpoint or profile.get("endpoint_url"), "an S3 service"),
         ambient=() if key else tuple((name, environ[name]) for name in AMBIENT if environ.get(name)),
     )
 
@@ -134,18 +130,3 @@ def _refuse_other_ways(profile: Mapping[str, str], key: AwsKey | None, environ: 
             f"The AWS profile gets its key by {way}, which is not supported yet.",
             remedy="Export a key: `aws configure export-credentials --format env` prints one.",
         )
-
-
-def _checked_endpoint(endpoint: str | None) -> str | None:
-    if endpoint is None:
-        return None
-    parts = urlsplit(endpoint)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise InvalidFieldError(
-            "endpoint_url is no URL of an S3 service.", remedy="Write https://host or http://host:port."
-        )
-    if parts.username or parts.password:
-        raise InvalidFieldError(
-            "endpoint_url must not hold a name or password.", remedy="Give the key in its own fields."
-        )
-    return endpoint.rstrip("/")

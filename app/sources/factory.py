@@ -10,9 +10,15 @@ from app.domain import patterns
 from app.domain.errors import InvalidFieldError
 from app.domain.locations import Location, parse_location
 from app.domain.patterns import Pattern
-from app.sources.aws import AwsSettings, aws_settings
+from app.sources.access import StoreAccess
+from app.sources.aws import aws_settings
+from app.sources.azure import azure_settings
+from app.sources.azure_blob import AzureAccess
+from app.sources.gcs import GoogleAccess
+from app.sources.google import google_settings
 from app.sources.local import LocalSource
-from app.sources.s3 import S3Source
+from app.sources.object_store import ObjectStoreSource
+from app.sources.s3 import S3Access
 
 
 def open_source(
@@ -22,7 +28,7 @@ def open_source(
     credentials: Mapping[str, str] | None,
     environ: Mapping[str, str],
     cwd: str | None = None,
-) -> LocalSource | S3Source:
+) -> LocalSource | ObjectStoreSource:
     """The source at `path`; a name with glob characters that exists is taken as it is written.
 
     Args:
@@ -43,7 +49,17 @@ def open_source(
         if credentials:
             raise InvalidFieldError("source.credentials has no use for local files.")
         return _local(location, wanted)
-    return _s3(location, aws_settings(credentials, environ), wanted)
+    return _in_store(location, _access(location, credentials, environ), wanted)
+
+
+def _access(
+    location: Location, credentials: Mapping[str, str] | None, environ: Mapping[str, str]
+) -> S3Access | AzureAccess | GoogleAccess:
+    if location.scheme == "az":
+        return AzureAccess(azure_settings(credentials, environ, account=location.account))
+    if location.scheme == "gs":
+        return GoogleAccess(google_settings(credentials, environ))
+    return S3Access(aws_settings(credentials, environ))
 
 
 def _local(location: Location, wanted: Pattern | None) -> LocalSource:
@@ -53,11 +69,11 @@ def _local(location: Location, wanted: Pattern | None) -> LocalSource:
     return LocalSource(location, _only(location.pattern, wanted))
 
 
-def _s3(location: Location, settings: AwsSettings, wanted: Pattern | None) -> S3Source:
-    source = S3Source(_literally(location), settings, wanted)
+def _in_store(location: Location, access: StoreAccess, wanted: Pattern | None) -> ObjectStoreSource:
+    source = ObjectStoreSource(_literally(location), access, wanted)
     if location.pattern is None or source.exists():
         return source
-    return S3Source(location, settings, _only(location.pattern, wanted))
+    return ObjectStoreSource(location, access, _only(location.pattern, wanted))
 
 
 def _literally(location: Location) -> Location:

@@ -70,7 +70,7 @@ class LocalSource:
     def _below(self) -> Iterator[SourceFile]:
         pattern = self._pattern or EVERYTHING
         fixed = os.fsencode(pattern.fixed_folder)
-        start = joined(self._path, fixed) if fixed else self._path
+        start = os.path.realpath(joined(self._path, fixed)) if fixed else self._path
         for entry in walk(start, fixed, lambda folder: pattern.can_match_below(os.fsdecode(folder))):
             if pattern.matches(os.fsdecode(entry.below)):
                 file = _look(entry)

@@ -1,152 +1,87 @@
-"""S3 as a source, through obstore: a listing page by page, and reads that name the version they want."""
+"""S3, and servers that speak its language, opened with a settled key."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import obstore
-from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from app.domain.errors import SourceNotFoundError, SourceUnreachableError
-from app.domain.files import SourceFile
-from app.domain.locations import Location, can_find_below, s3_key
-from app.domain.patterns import EVERYTHING, Pattern
-from app.sources.aws import AwsSettings
-from app.sources.s3_errors import discovery_error
-from app.sources.s3_reader import S3Reader, open_store, version_of
+from app.sources.access import Dialect, client_options, retry_config
+from app.sources.aws import AwsKey, AwsSettings
 
 if TYPE_CHECKING:
     # The library declares its types for checkers alone.
-    from obstore import ObjectMeta
+    from obstore.store import S3Credential
 
-PAGE_KEYS = 1_000
-# No object has this name.
-PROBE = ".autoloader-is-this-s3"
+DEFAULT_REGION = "us-east-1"
+S3_DIALECT = Dialect(
+    scheme="s3",
+    service="S3 service",
+    bucket="bucket",
+    endpoint_remedy="Check endpoint_url or AWS_ENDPOINT_URL; a console often has another port than the service.",
+    key_remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give --credentials FILE.",
+    missing_bucket=frozenset({"NoSuchBucket"}),
+    denied=frozenset(
+        {
+            "AccessDenied",
+            "ExpiredToken",
+            "InvalidAccessKeyId",
+            "InvalidToken",
+            "SignatureDoesNotMatch",
+            "TokenRefreshRequired",
+        }
+    ),
+    another_region=frozenset(
+        {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
+    ),
+)
 
 
-class S3Source:
-    """A bucket, a folder of it, or one object."""
+@dataclass(frozen=True)
+class S3Access:
+    """Opens buckets of an S3 service; see `StoreAccess`."""
 
-    def __init__(self, location: Location, settings: AwsSettings, pattern: Pattern | None = None) -> None:
-        """Open nothing yet.
-
-        Args:
-            location: Where to look. Whether its path is a folder or an object, and whether a name that looks like a
-                pattern exists as it is written, the first listing finds out.
-            settings: Key, region and endpoint.
-            pattern: What to look for below the path; None: everything that is not hidden.
-        """
-        self._location = location
-        self._settings = settings
-        self._pattern = pattern
-        self._store: S3Store | None = None
+    settings: AwsSettings
 
     @property
-    def root(self) -> str:
-        """URI of the folder (or object) below which every key lies, in the form of a key."""
-        return s3_key(self._location.bucket, self._location.path).rstrip("/")
+    def dialect(self) -> Dialect:
+        """The words of S3."""
+        return S3_DIALECT
 
-    def discover(self) -> Iterator[SourceFile]:
-        """Yield the matching objects in the order of the store's pages; streaming.
-
-        Raises:
-            SourceNotFoundError: There is neither an object nor a folder of that name.
-            BucketNotFoundError, SourceAuthError, SourceUnreachableError: As the store says.
-            NotSupportedError: A key has a form that the library cannot hold, such as an empty folder name.
-        """
-        try:
-            yield from self._discover()
-        except (BaseError, OSError, ValueError) as error:
-            raise discovery_error(error, self._location.bucket) from error
-
-    def can_find_below(self, folder: str) -> bool:
-        """Whether it could find a file inside `folder`, which has the form of a key."""
-        return can_find_below(self.root, self._pattern, folder)
-
-    def reader(self) -> S3Reader:
-        """A reader that holds the read key of this source, and nothing else."""
-        return S3Reader(self._settings)
-
-    def exists(self) -> bool:
-        """Whether there is an object or a folder at the path as it is written.
-
-        Raises:
-            BucketNotFoundError, SourceAuthError, SourceUnreachableError: Nothing is known.
-        """
-        try:
-            return self._is_folder() or self._object() is not None
-        except (BaseError, OSError, ValueError) as error:
-            raise discovery_error(error, self._location.bucket) from error
-
-    def _discover(self) -> Iterator[SourceFile]:
-        root = self._location.path.rstrip("/")
-        pattern = self._pattern or EVERYTHING
-        found = False
-        for page in self._pages(joined(root, pattern.fixed_folder)):
-            found = True
-            for meta in page:
-                # The store also lists what only begins with the folder's name when it is a marker of that name.
-                below = meta["path"][len(root) + 1 if root else 0 :]
-                if below and pattern.matches(below) and not self._is_marker(meta):
-                    yield self._file(meta)
-        if not found and not (pattern.fixed_folder and self._is_folder()):
-            yield from self._single() if root else self._nothing()
-
-    def _single(self) -> Iterator[SourceFile]:
-        one = self._object()
-        if one is None:
-            raise SourceNotFoundError(f"There is nothing at {self.root}.")
-        if self._pattern is None or self._pattern.matches(one["path"].rpartition("/")[2]):
-            yield self._file(one)
-
-    def _nothing(self) -> Iterator[SourceFile]:
-        """No file, of a bucket that is empty; but a web server's page is also read as a listing without keys.
-
-        Raises:
-            SourceUnreachableError: The server has an object that it did not list.
-        """
-        if self._head(PROBE) is not None:
-            raise SourceUnreachableError(
-                f"What answers for the bucket {self._location.bucket!r} is no S3 service.",
-                remedy="Check endpoint_url or AWS_ENDPOINT_URL; a console often has another port than the service.",
-            )
-        yield from ()
-
-    def _is_folder(self) -> bool:
-        return next(self._pages(self._location.path), None) is not None
-
-    def _object(self) -> ObjectMeta | None:
-        path = self._location.path
-        return None if path.endswith("/") or not path else self._head(path)
-
-    def _head(self, path: str) -> ObjectMeta | None:
-        try:
-            return obstore.head(self._opened(), path)
-        except FileNotFoundError:
-            # The answer has no body, so a missing bucket looks the same here; the listing that follows tells.
-            return None
-
-    def _pages(self, folder: str) -> Iterator[list[ObjectMeta]]:
-        for page in obstore.list(self._opened(), folder.rstrip("/") or None, chunk_size=PAGE_KEYS):
-            if page:
-                yield list(page)
-
-    def _is_marker(self, meta: ObjectMeta) -> bool:
-        """Whether an empty object's key really ends in "/", which the library does not show: such a key is a folder."""
-        return meta["size"] == 0 and self._head(meta["path"]) is None
-
-    def _opened(self) -> S3Store:
-        if self._store is None:
-            self._store = open_store(self._location.bucket, self._settings)
-        return self._store
-
-    def _file(self, meta: ObjectMeta) -> SourceFile:
-        key = s3_key(self._location.bucket, meta["path"])
-        return SourceFile(key, version_of(meta), meta["size"], meta["last_modified"])
+    def open(self, bucket: str) -> S3Store:
+        """A store on `bucket`."""
+        settings = self.settings
+        config: dict[str, Any] = dict(settings.ambient)
+        if settings.endpoint_url is not None:
+            # Both names: of the two the library prefers the one that the environment may have set.
+            config |= {"endpoint": settings.endpoint_url, "aws_endpoint_url_s3": settings.endpoint_url}
+        return S3Store(
+            bucket,
+            config={
+                **config,
+                "region": settings.region or DEFAULT_REGION,
+                # Other servers have one name for all buckets; a bucket with a dot fits no certificate of Amazon's.
+                "virtual_hosted_style_request": settings.endpoint_url is None and "." not in bucket,
+            },  # type: ignore[arg-type]  # a dictionary of known names
+            client_options=client_options(
+                settings.patience_s, allow_http=(settings.endpoint_url or "").startswith("http://")
+            ),
+            retry_config=retry_config(settings.patience_s),
+            credential_provider=_FixedKey(settings.key) if settings.key else None,
+        )
 
 
-def joined(folder: str, below: str) -> str:
-    """The path of `below` in `folder`; either may be empty."""
-    return "/".join(part for part in (folder, below) if part)
+@dataclass(frozen=True)
+class _FixedKey:
+    """Gives the key as a whole: set one by one, a session token of the environment would be mixed in."""
+
+    key: AwsKey
+
+    def __call__(self) -> S3Credential:
+        return {
+            "access_key_id": self.key.access_key_id,
+            "secret_access_key": self.key.secret_access_key,
+            "token": self.key.session_token,
+            "expires_at": None,
+        }

@@ -35,7 +35,8 @@ class _Level:
 def walk(start: bytes, below: bytes, enters: Callable[[bytes], bool]) -> Iterator[Entry]:
     """Yield everything below `start` that is no folder, in key order; the entries of one folder a level are held.
 
-    Links to folders are followed, but not into a folder that the walk is in already.
+    Links to folders are followed, but not into a folder that the walk is in already. What is below such a link has its
+    real path, so it may break the order, and come twice where the folder itself is walked too.
 
     Args:
         start: The folder; one that is not there, or vanishes meanwhile, has no entries.
@@ -54,7 +55,9 @@ def walk(start: bytes, below: bytes, enters: Callable[[bytes], bool]) -> Iterato
         elif not entry.is_folder:
             yield entry
         elif enters(entry.below):
-            levels.append(_level(entry.path, entry.below, levels[-1].chain))
+            # A file's key is its real path, by whichever link it was reached.
+            path = os.path.realpath(entry.path) if entry.is_link else entry.path
+            levels.append(_level(path, entry.below, levels[-1].chain))
 
 
 def _level(folder: bytes, below: bytes, chain: tuple[tuple[int, int], ...]) -> _Level:

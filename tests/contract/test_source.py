@@ -1,4 +1,4 @@
-"""What every source promises, held against local folders, an S3 server and the fake alike."""
+"""What every source promises, held against local folders, servers of each kind of store and the fake alike."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from app.domain.patterns import Pattern, file_pattern
 from app.domain.ports import Source, SourceReader
 from app.sources.factory import open_source
 from tests.fakes.source import MemorySource
+from tests.support.azurite import Azurite
+from tests.support.fake_gcs import FakeGcs
 from tests.support.seaweed import Seaweed
 
 MARKER_SUFFIX = "/"
@@ -57,17 +59,17 @@ def _local(folder: Path) -> Place:
     return Place(f"file://{os.path.realpath(folder)}", put, lambda name: (folder / name).unlink(), open_)
 
 
-def _s3(seaweed: Seaweed, bucket: str, folder: str) -> Place:
-    root = f"s3://{bucket}/{folder}"
-    seaweed.put(bucket, {f"{folder}/": b""})
+def _store(server: Seaweed | Azurite | FakeGcs, scheme: str, bucket: str, folder: str) -> Place:
+    root = f"{scheme}://{bucket}/{folder}"
+    server.put(bucket, {f"{folder}/": b""})
 
     def open_(path: str, pattern: str | None) -> Source:
-        return open_source(f"{root}/{path}", file_pattern=pattern, credentials=seaweed.credentials, environ={})
+        return open_source(f"{root}/{path}", file_pattern=pattern, credentials=server.credentials, environ={})
 
     return Place(
         root,
-        lambda name, data: seaweed.put(bucket, {f"{folder}/{name}": data}),
-        lambda name: seaweed.store(bucket).delete(f"{folder}/{name}"),
+        lambda name, data: server.put(bucket, {f"{folder}/{name}": data}),
+        lambda name: server.store(bucket).delete(f"{folder}/{name}"),
         open_,
     )
 
@@ -87,21 +89,28 @@ def _drop(_file: SourceFile) -> None:
     """The fake gives the file back; the places do not."""
 
 
+# Kind → the fixture of its server, and the scheme of its keys.
+STORES = {"s3": ("seaweed", "s3"), "azure_blob": ("azurite", "az"), "gcs": ("fake_gcs", "gs")}
+
+
 @pytest.fixture(scope="module")
-def common_bucket(seaweed: Seaweed) -> str:
-    """One bucket for all: making one takes longer than a test."""
-    return seaweed.create_bucket(f"contract-{os.getpid()}")
+def buckets() -> dict[str, str]:
+    """One bucket in each server for all: making one takes longer than a test."""
+    return {}
 
 
-@pytest.fixture(params=["local", "s3", "memory"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+@pytest.fixture(params=["local", *STORES, "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, buckets: dict[str, str]) -> Place:
     if request.param == "local":
         folder = tmp_path / "place"
         folder.mkdir()
         return _local(folder)
-    if request.param == "s3":
-        bucket = request.getfixturevalue("common_bucket")
-        return _s3(request.getfixturevalue("seaweed"), bucket, f"place-{uuid.uuid4().hex}")
+    if request.param in STORES:
+        name, scheme = STORES[request.param]
+        server = request.getfixturevalue(name)
+        if name not in buckets:
+            buckets[name] = server.create_bucket(f"contract-{os.getpid()}")
+        return _store(server, scheme, buckets[name], f"place-{uuid.uuid4().hex}")
     return _memory()
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from app.domain.errors import Category, FileError, SourceNotFoundError
 from app.domain.files import SourceFile
-from app.domain.locations import S3, can_find_below, object_of_key, s3_key
+from app.domain.locations import can_find_below, object_key, object_of_key
 from app.domain.patterns import EVERYTHING, Pattern
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -51,19 +51,19 @@ class MemorySource:
     @property
     def root(self) -> str:
         """URI of the folder below which every key lies."""
-        return s3_key(self.bucket, self.folder).rstrip("/")
+        return object_key("s3", self.bucket, self.folder).rstrip("/")
 
     def put(self, name: str, data: bytes) -> SourceFile:
         """Write a file; the same name again makes a new version of it. A name that ends in "/" is a folder marker."""
         self.puts += 1
-        key = s3_key(self.bucket, name)
+        key = object_key("s3", self.bucket, name)
         file = SourceFile(key, f"v{self.puts}", len(data), BEGINNING + timedelta(seconds=self.puts))
         self.files[key] = (file, data)
         return file
 
     def delete(self, name: str) -> None:
         """Take a file away."""
-        del self.files[s3_key(self.bucket, name)]
+        del self.files[object_key("s3", self.bucket, name)]
 
     def discover(self) -> Iterator[SourceFile]:
         """Yield the matching files, as the port says."""
@@ -72,7 +72,7 @@ class MemorySource:
         single = [file for name, file in named if folder and name == self.folder]
         below = [(name[len(folder) + 1 if folder else 0 :], file) for name, file in named if _is_in(name, folder)]
         if not single and not below and folder:
-            raise SourceNotFoundError(f"There is nothing at {S3}{self.bucket}/{folder}.")
+            raise SourceNotFoundError(f"There is nothing at s3://{self.bucket}/{folder}.")
         yield from single
         pattern = self.pattern or EVERYTHING
         yield from (file for name, file in below if not name.endswith("/") and pattern.matches(name))

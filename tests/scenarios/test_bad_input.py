@@ -82,7 +82,7 @@ def test_what_is_not_built_is_refused_by_name(place: World) -> None:
     place.land(event_files(0))
     error = refused(place.home, "load", place.source, "--to", TABLE, "--on-file-change", "replace", status=2)
     assert (error["code"], "source.on_file_change" in error["detail"]) == ("not_supported", True)
-    error = refused(place.home, "load", "az://container/x", "--to", TABLE, status=2)
+    error = refused(place.home, "load", "sftp://host/x", "--to", TABLE, status=2)
     assert error["code"] == "not_supported"
     assert is_untouched(place.home)
 

@@ -1,4 +1,4 @@
-"""A small HTTP server that answers as a test says, for what a real S3 server cannot be made to do."""
+"""A small HTTP server that answers as a test says, for what a real store cannot be made to do."""
 
 from __future__ import annotations
 
@@ -64,6 +64,10 @@ def answering(answer: Callable[[Request], Answer]) -> Iterator[Answers]:
             if self.command != "HEAD":
                 self.wfile.write(given.body)
 
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", "0")))
+            self.do_GET()
+
         do_HEAD = do_GET  # noqa: N815  # the name is the base class's
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
@@ -98,3 +102,22 @@ def s3_listing(*keys: str, next_token: str = "", etag: str = "abc", size: int = 
 def s3_error(status: int, code: str, message: str = "") -> Answer:
     """An error as S3 gives it."""
     return Answer(status, f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode())
+
+
+def azure_listing(*names: str, next_marker: str = "", etag: str = "0xabc", size: int = 3) -> Answer:
+    """A page of a listing as Azure gives it."""
+    blobs = "".join(
+        f"<Blob><Name>{escape(name)}</Name><Properties><Creation-Time>Thu, 01 Jan 2026 00:00:00 GMT</Creation-Time>"
+        f"<Last-Modified>Thu, 01 Jan 2026 00:00:00 GMT</Last-Modified><Etag>{etag}</Etag>"
+        f"<Content-Length>{size}</Content-Length><Content-Type>text/plain</Content-Type></Properties></Blob>"
+        for name in names
+    )
+    page = f"<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker>{next_marker}</NextMarker></EnumerationResults>"
+    return Answer(body=page.encode())
+
+
+def token(text: str) -> Answer:
+    """An access token, in the form that both clouds' token services have in common."""
+    return Answer(
+        body=f'{{"access_token":"{text}","token_type":"Bearer","expires_in":3600,"expires_on":"4102444800"}}'.encode()
+    )

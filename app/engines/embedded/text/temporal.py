@@ -1,4 +1,4 @@
-"""Dates and times as text, read exactly: integers all the way, so that no year and no offset is out of reach."""
+"""Dates and times as text, read exactly: integers all the way, within the years 1 to 9999 of UTC."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 MICROS = 1_000_000
 MICRO_DIGITS = 6
 SECONDS_PER_DAY = 86_400
+# The first microsecond of year 1 and the last one of year 9999, since 1970.
+FIRST_MICROS = -719_162 * SECONDS_PER_DAY * MICROS
+LAST_MICROS = 2_932_897 * SECONDS_PER_DAY * MICROS - 1
 
 _DATE = r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
 _CLOCK = r"([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
@@ -47,7 +50,11 @@ def parse_timestamp(text: str) -> Moment | None:
     if days is None or clock is None or shift is None:
         return None
     micros, exact = clock
-    return Moment((days * SECONDS_PER_DAY - shift) * MICROS + micros, zoned=offset is not None, exact=exact)
+    total = (days * SECONDS_PER_DAY - shift) * MICROS + micros
+    # An offset may lead out of the years that every reader of the table knows.
+    if not FIRST_MICROS <= total <= LAST_MICROS:
+        return None
+    return Moment(total, zoned=offset is not None, exact=exact)
 
 
 def parse_time(text: str) -> tuple[int, bool] | None:

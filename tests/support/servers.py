@@ -1,0 +1,137 @@
+"""Servers that tests start: processes on free ports of loopback, one of a kind for all workers of a test run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+START_TIMEOUT_S = 60
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server.
+
+    `pid` leads its process group; `folder` is where it keeps data and log, and is removed with it. What a kind of
+    server adds can be written as JSON.
+    """
+
+    pid: int
+    folder: str
+
+
+S = TypeVar("S", bound=Server)
+
+
+@contextmanager
+def shared(folder: Path, kind: type[S], start: Callable[[], S], stop: Callable[[S], None]) -> Iterator[S]:
+    """A server that all processes with the same `folder` share: the first one starts it, the last one stops it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _users(folder) as users:
+        server = kind(**users["server"]) if users.get("count") else start()
+        users.update(server=asdict(server), count=users.get("count", 0) + 1)
+    try:
+        yield server
+    finally:
+        with _users(folder) as users:
+            users["count"] -= 1
+            if users["count"] == 0:
+                stop(server)
+
+
+@contextmanager
+def _users(folder: Path) -> Iterator[dict[str, Any]]:
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        state = folder / "users.json"
+        users = json.loads(state.read_text()) if state.exists() else {}
+        yield users
+        state.write_text(json.dumps(users))
+
+
+def started(launch: Callable[[], S], is_ready: Callable[[S], bool], stop: Callable[[S], None]) -> S:
+    """A server that answers.
+
+    Args:
+        launch: Starts a process on free ports; its output goes to the file `log` in its folder.
+        is_ready: Asks it.
+        stop: Ends one that does not answer.
+
+    Raises:
+        AssertionError: None of several tries came up.
+    """
+    tail = ""
+    for _ in range(TRIES):
+        # A port that was free may be taken by the time the server binds it, so a server that ends is tried again.
+        server = launch()
+        if _wait(server, is_ready):
+            return server
+        tail = Path(server.folder, "log").read_text(errors="replace")[-4000:]
+        stop(server)
+    raise AssertionError(f"The server did not start in {TRIES} tries; the end of its log:\n{tail}")
+
+
+def _wait(server: S, is_ready: Callable[[S], bool]) -> bool:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and is_alive(server.pid):
+        if is_ready(server):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def spawn(arguments: list[str], environ: Mapping[str, str], folder: str) -> int:
+    """Start a process in `folder`, in a group of its own; its output goes to the file `log` there.
+
+    Not a Popen: the process that stops the server may be another than the one that starts it.
+    """
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, f"{folder}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    complete = {"PATH": os.environ.get("PATH", ""), "HOME": folder, "TMPDIR": folder, **environ}
+    return os.posix_spawn(arguments[0], arguments, complete, file_actions=files, setsid=True)
+
+
+def stop(server: Server) -> None:
+    """End the server's whole process group and remove its data; it need not run any more."""
+    with suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(server.pid, 0)
+    for _ in range(1000):
+        if not is_alive(server.pid):
+            break
+        time.sleep(0.01)
+    shutil.rmtree(server.folder, ignore_errors=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    # The state stands behind the name, which is in parentheses; a zombie only waits for its parent.
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
