@@ -54,8 +54,11 @@ class SqlTables(SqlStore):
             if found is not None:
                 return found
             connection.execute(
-                insert(ingestions).values(
-                    id=ingestion_id, table_id=table.id, kind="load", next_batch=1, created_at=datetime.now(UTC)
+                self._insert(ingestions)
+                .values(id=ingestion_id, table_id=table.id, kind="load", next_batch=1, created_at=datetime.now(UTC))
+                # It may have been adopted before.
+                .on_conflict_do_update(
+                    index_elements=["id"], set_={"kind": "load"}, where=ingestions.c.table_id == table.id
                 )
             )
             return ingestion_id

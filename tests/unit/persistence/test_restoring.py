@@ -127,6 +127,14 @@ def test_whose_an_ingestion_is(desk: Desk) -> None:
     assert desk.ledger.load_ingestion(record) == "ing"
 
 
+def test_an_adopted_ingestion_may_become_the_one_that_loads(desk: Desk) -> None:
+    record = desk.ledger.ensure_table("local.db.other")
+    desk.ledger.adopt(record, "theirs")
+    assert desk.ledger.load_ingestion(record) is None
+    assert desk.ledger.ensure_load_ingestion(record, "theirs") == "theirs"
+    assert desk.ledger.load_ingestion(record) == "theirs"
+
+
 def test_a_batch_of_another_database_under_our_number_is_recorded_with_its_files(desk: Desk) -> None:
     """It was committed in the place of ours: its files are loaded, ours are found again."""
     lease = desk.take()

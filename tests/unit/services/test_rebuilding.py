@@ -358,6 +358,15 @@ def test_they_may_be_adopted(strange: Desk) -> None:
     assert strange.ids() == [1, 2, 3, 4, 5]
 
 
+def test_adopting_what_is_ours_anyway_does_no_harm(loaded: Desk) -> None:
+    ingestion = str(loaded.query("select id from ingestions"))
+    lose(loaded)
+    assert rebuild(loaded, adopt=ingestion).files_loaded == 3
+    loaded.put("e.json", {"id": 5})
+    assert_whole(loaded, loaded.load(), files_loaded=1)
+    assert loaded.query("select count(*) from ingestions") == 1
+
+
 def test_they_may_be_another_installations(strange: Desk) -> None:
     report = rebuild(strange, not_ours=OTHER)
     assert report.batches == 0
