@@ -27,8 +27,9 @@ demo: .venv/product  ## Set up, land files, load them, land more, load again, sh
 
 test: .venv/dev  ## Set up everything the tests need, and run them.
 	@scripts/test-servers.sh
-	@echo "Running the tests; they start and stop their own servers: an S3 store with an Iceberg REST catalog, and"
-	@echo "emulators of Azure Blob Storage and Google Cloud Storage."
+	@scripts/postgres.sh
+	@echo "Running the tests; they start and stop their own servers: an S3 store with an Iceberg REST catalog,"
+	@echo "emulators of Azure Blob Storage and Google Cloud Storage, and PostgreSQL."
 	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: .venv/dev  ## Check style, types and the import contracts.
@@ -41,9 +42,10 @@ check: lint test  ## What CI runs.
 
 lock: .venv/dev  ## Compile the two lock files from pyproject.toml.
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-		--custom-compile-command 'make lock' pyproject.toml -o requirements.txt
+		--custom-compile-command 'make lock' --extra postgres pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-		--custom-compile-command 'make lock' --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+		--custom-compile-command 'make lock' --extra postgres --group dev -c requirements.txt pyproject.toml \
+		-o requirements-dev.txt
 
 clean:  ## Remove the environment, the test servers and what the demo made.
 	rm -rf .venv .tools demo

@@ -6,11 +6,15 @@ from alembic import context
 from sqlalchemy import Connection
 
 from app.config import read_settings
-from app.persistence.database import open_engine, parse_url
+from app.persistence.database import open_engine, parse_url, translated
+from app.persistence.postgres import is_postgres, lock_migrations, open_postgres
 from app.persistence.schema import metadata
 
 
 def _migrate(connection: Connection) -> None:
+    # Before anything else: inside the transaction that it begins Alembic makes none, and whoever opened the connection
+    # commits.
+    lock_migrations(connection)
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True, transactional_ddl=True)
     with context.begin_transaction():
         context.run_migrations()
@@ -20,8 +24,10 @@ given = context.config.attributes.get("connection")
 if given is not None:
     _migrate(given)
 else:
-    engine = open_engine(parse_url(read_settings().ledger_url))
-    with engine.connect() as opened:
+    url = parse_url(read_settings().ledger_url)
+    # A migration may take as long as it needs.
+    engine = open_postgres(url, statement_timeout_s=0) if is_postgres(url) else open_engine(url)
+    with translated(url), engine.connect() as opened:
         _migrate(opened)
         opened.commit()
     engine.dispose()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.azurite import Azurite, shared_azurite
 from tests.support.fake_gcs import FakeGcs, shared_fake_gcs
+from tests.support.postgres import Postgres, migrated_database, shared_postgres
 from tests.support.seaweed import Seaweed, shared_seaweed
 
 # Settings of the developer's own, which would change what the tests see.
@@ -26,6 +27,7 @@ FOREIGN = (
     "PREFECT_",
     "DATABASE_URL",
     "SECRET_KEY",
+    "PG",
 )
 # Where this machine's own keys would be asked for: nobody is there, so that no test gets one.
 MACHINE = {
@@ -61,6 +63,19 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     """A running S3 server and Iceberg REST catalog, shared by all workers of this run."""
     with shared_seaweed(_shared_folder(tmp_path_factory, request) / "seaweed") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Postgres]:
+    """A running PostgreSQL server, shared by all workers of this run."""
+    with shared_postgres(_shared_folder(tmp_path_factory, request) / "postgres") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: Postgres) -> str:
+    """The address of a database with the ledger's tables, to be copied."""
+    return migrated_database(postgres)
 
 
 @pytest.fixture(scope="session")

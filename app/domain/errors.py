@@ -141,6 +141,16 @@ class LedgerBusyError(RetriableError):
     remedy = "Run again when the other process is done."
 
 
+class LedgerUnreachableError(RetriableError):
+    """The server of the ledger's database does not answer."""
+
+    code = "ledger_unreachable"
+    remedy = (
+        "Check that the database server runs and that DATABASE_URL leads to it, then run again: "
+        "what was committed stays, and the next run settles what was begun."
+    )
+
+
 class EngineDiedError(RetriableError):
     """The engine's process died."""
 

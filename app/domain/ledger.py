@@ -1,7 +1,7 @@
 """The promises of the ledger: what we know of each file of a table, durable before the next step begins.
 
-Every method is one transaction. All raise LedgerBusyError when the database is locked for too long and
-LedgerUnreadableError when it cannot be read.
+Every method is one transaction. All raise LedgerBusyError when the database is locked for too long,
+LedgerUnreachableError when its server is gone, and LedgerUnreadableError when it cannot be read.
 """
 
 from __future__ import annotations

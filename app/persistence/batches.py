@@ -40,9 +40,9 @@ class SqlBatches(SqlStore):
     ) -> OpenBatch | None:
         """Make the next batch durable, with those of `files` that are still to be had."""
         with self._write() as connection:
-            self._assert_lease(connection, lease)
+            self._assert_lease(connection, lease, table)
             number = connection.execute(
-                select(ingestions.c.next_batch).where(ingestions.c.id == lease.ingestion_id).with_for_update()
+                select(ingestions.c.next_batch).where(ingestions.c.id == lease.ingestion_id)
             ).scalar_one()
             batch = BatchRef(lease.ingestion_id, number, lease.epoch)
             claimed = self._claim_files(connection, lease, table, number, files)
@@ -97,7 +97,7 @@ class SqlBatches(SqlStore):
     def open_batches(self, lease: Lease, table: TableRecord) -> list[OpenBatch]:
         """The ingestion's open batches, oldest first, under the lease's epoch from now on."""
         with self._write() as connection:
-            self._assert_lease(connection, lease)
+            self._assert_lease(connection, lease, table)
             mine = (batches.c.ingestion_id == lease.ingestion_id) & (batches.c.state == "open")
             rows = connection.execute(
                 select(batches).where(mine, batches.c.table_id == table.id).order_by(batches.c.number)
@@ -117,7 +117,7 @@ class SqlBatches(SqlStore):
     def close(self, lease: Lease, table: TableRecord, closing: Closing) -> None:
         """Record how a batch ended, with its files and the table's head."""
         with self._write() as connection:
-            self._assert_lease(connection, lease)
+            self._assert_lease(connection, lease, table)
             now = datetime.now(UTC)
             this = (batches.c.ingestion_id == closing.batch.ingestion_id) & (batches.c.number == closing.batch.number)
             generation = connection.execute(
@@ -154,7 +154,12 @@ class SqlBatches(SqlStore):
                     )
                 )
 
-    def _assert_lease(self, connection: Connection, lease: Lease) -> None:
+    def _assert_lease(self, connection: Connection, lease: Lease, table: TableRecord) -> None:
+        """Raise when the lease is not ours; else nobody takes it before the transaction has ended.
+
+        Whoever takes a lease locks its table first. The lease itself is left unlocked, for it is renewed meanwhile.
+        """
+        self._lock_table(connection, table.id)
         if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one()):
             raise LeaseLostError
 
@@ -224,26 +229,28 @@ def _record_files(connection: Connection, table: TableRecord, generation: int, c
         & (files.c.batch_number == closing.batch.number)
         & (files.c.state == FileState.PROCESSING.value)
     )
-    # By the whole primary key: the index of files at work would be searched from its beginning for each of them.
+    claimed = connection.execute(select(files.c.key, files.c.version, files.c.tries).where(mine))
+    tries = {(row.key, row.version): row.tries for row in claimed}
+    # By the primary key and nothing else: asked for `mine` as well, a database may take the index of files at work and
+    # go through the whole batch for each of its files.
     one = (
         (files.c.table_id == table.id)
         & (files.c.generation == generation)
         & (files.c.key == bindparam("the_key"))
         & (files.c.version == bindparam("the_version"))
-        & mine
     )
-    if closing.loaded:
+    loaded = [f for f in closing.loaded if (f.key, f.version) in tries]
+    if loaded:
         connection.execute(
             update(files).where(one).values(outcome(FileState.SUCCESS, now) | {"rows": bindparam("the_rows")}),
-            [{"the_key": f.key, "the_version": f.version, "the_rows": f.rows} for f in closing.loaded],
+            [{"the_key": f.key, "the_version": f.version, "the_rows": f.rows} for f in loaded],
         )
-    if closing.failed:
-        tried = connection.execute(select(files.c.key, files.c.version, files.c.tries).where(mine))
-        tries = {(row.key, row.version): row.tries for row in tried}
-        outcomes = [
-            {"the_key": f.key, "the_version": f.version, **failure_values(f, tries.get((f.key, f.version), 0) + 1, now)}
-            for f in closing.failed
-        ]
+    outcomes = [
+        {"the_key": f.key, "the_version": f.version, **failure_values(f, tries[f.key, f.version] + 1, now)}
+        for f in closing.failed
+        if (f.key, f.version) in tries
+    ]
+    if outcomes:
         columns = outcomes[0].keys() - {"the_key", "the_version"}
         connection.execute(
             update(files).where(one).values({name: bindparam(f"new_{name}") for name in columns}),

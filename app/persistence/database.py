@@ -1,4 +1,4 @@
-"""Open the ledger's database: the engine, its SQLite settings, and the check that its schema is this program's."""
+"""Open the ledger's database: its address, its settings, and the check that its schema is this program's."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.domain.errors import LedgerBusyError, LedgerUnreadableError, LedgerVersionError, NotSupportedError
+from app.persistence import postgres
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 # The newest migration. A constant, so that opening a database that is up to date need not import Alembic;
 # a test holds it against the folder of migrations.
@@ -29,18 +33,29 @@ def parse_url(database_url: str) -> URL:
 
     Raises:
         LedgerUnreadableError: It is none.
-        NotSupportedError: It is that of another database than SQLite.
+        NotSupportedError: It is that of a database that cannot hold a ledger.
     """
     try:
         url = make_url(database_url)
-    except ArgumentError as error:
-        raise LedgerUnreadableError("DATABASE_URL is no database address.") from error
+    except (ArgumentError, ValueError):
+        # Not chained: what could not be read may be a part of the password.
+        raise LedgerUnreadableError("DATABASE_URL is no database address.") from None
+    if postgres.is_postgres(url):
+        return postgres.normal_url(url)
     if url.get_backend_name() != "sqlite":
         raise NotSupportedError(
-            f"DATABASE_URL names {url.get_backend_name()}, and the ledger can only be kept in SQLite.",
-            remedy="Use sqlite:///path/to/autoloader.db, or leave DATABASE_URL out.",
+            f"DATABASE_URL names {url.get_backend_name()}, and the ledger can only be kept in SQLite or PostgreSQL.",
+            remedy="Use sqlite:///path/to/autoloader.db or postgresql://user:password@host/database, "
+            "or leave DATABASE_URL out.",
         )
     return url
+
+
+def shown(url: URL) -> str:
+    """The address as it may be shown: without passwords, and the driver is nobody's business."""
+    spelling = "postgresql" if postgres.is_postgres(url) else url.drivername
+    secret = [name for name in url.query if "password" in name.lower()]
+    return url.set(drivername=spelling).difference_update_query(secret).render_as_string(hide_password=True)
 
 
 def sqlite_file(url: URL) -> Path | None:
@@ -59,9 +74,13 @@ def exists(url: URL) -> bool:
 
 
 def open_engine(url: URL) -> Engine:
-    """An engine with our settings. Nothing is read yet."""
-    if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+    """An engine with our settings. Nothing is read yet.
+
+    Raises:
+        LedgerUnreadableError: The database's driver is not installed.
+    """
+    if postgres.is_postgres(url):
+        return postgres.open_postgres(url)
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
     event.listen(engine, "connect", _on_sqlite_connect)
     event.listen(engine, "begin", _on_sqlite_begin)
@@ -85,50 +104,49 @@ def _on_sqlite_begin(connection: Any) -> None:  # noqa: ANN401 - SQLAlchemy's co
 
 @contextmanager
 def translated(url: URL) -> Iterator[None]:
-    """Turn the database's errors into ours, with the address (password masked) in them."""
-    where = url.render_as_string(hide_password=True)
+    """Turn the database's errors into ours, with the address (passwords masked) in them."""
     try:
         yield
-    except OperationalError as error:
-        if "locked" in str(error.orig) or "busy" in str(error.orig):
-            raise LedgerBusyError(f"The ledger at {where} is locked by another process.") from error
-        raise LedgerUnreadableError(f"The ledger at {where} cannot be used: {error.orig}.") from error
-    except (DatabaseError, sqlite3.DatabaseError, PoolTimeoutError) as error:
-        cause = getattr(error, "orig", error)
-        raise LedgerUnreadableError(f"The ledger at {where} cannot be read: {cause}.") from error
+    except (DBAPIError, sqlite3.DatabaseError, PoolTimeoutError) as error:
+        if postgres.is_postgres(url) and not isinstance(error, sqlite3.DatabaseError):
+            raise postgres.translation(shown(url), error) from error
+        raise _sqlite_error(shown(url), error) from error
+
+
+def _sqlite_error(where: str, error: Exception) -> LedgerBusyError | LedgerUnreadableError:
+    cause = getattr(error, "orig", error)
+    if isinstance(error, OperationalError):
+        if "locked" in str(cause) or "busy" in str(cause):
+            return LedgerBusyError(f"The ledger at {where} is locked by another process.")
+        return LedgerUnreadableError(f"The ledger at {where} cannot be used: {cause}.")
+    return LedgerUnreadableError(f"The ledger at {where} cannot be read: {cause}.")
 
 
 def revision(engine: Engine) -> str | None:
     """The migration that the database stands at; None for one that is empty."""
     with engine.connect().execution_options(read_only=True) as connection:
-        found = connection.execute(
-            text("select name from sqlite_master where name = 'alembic_version'")
-            if engine.dialect.name == "sqlite"
-            else text("select table_name from information_schema.tables where table_name = 'alembic_version'")
-        ).first()
-        if found is None:
-            return None
-        row = connection.execute(text("select version_num from alembic_version")).first()
+        if engine.dialect.name == "sqlite":
+            names = connection.execute(text("select name from sqlite_master where name = 'alembic_version'"))
+            found = names.first() is not None
+        else:
+            found = postgres.has_revisions(connection)
+        row = connection.execute(text("select version_num from alembic_version")).first() if found else None
         return None if row is None else str(row[0])
 
 
 def ensure_current(engine: Engine) -> None:
-    """Make the schema this program's: SQLite is upgraded here, under a lock; another database is only checked.
+    """Make the schema this program's: SQLite is upgraded here, under a lock; a server's is only checked.
 
     Raises:
-        LedgerVersionError: The database is newer than the program, or it is not SQLite and not current.
+        LedgerVersionError: The database is newer than the program, or it is a server's and not current.
         LedgerUnreadableError: It is somebody else's database.
     """
-    found = revision(engine)
-    if found == HEAD_REVISION:
+    if revision(engine) == HEAD_REVISION:
         return
-    path = sqlite_file(engine.url)
-    if path is None and engine.url.get_backend_name() != "sqlite":
-        raise LedgerVersionError(
-            f"The ledger stands at migration {found or 'none'}, this program needs {HEAD_REVISION}.",
-            remedy="Run `alembic upgrade head` with the same DATABASE_URL.",
-        )
-    with _upgrade_lock(path):
+    if postgres.is_postgres(engine.url):
+        check_current(engine)
+        return
+    with _upgrade_lock(sqlite_file(engine.url)):
         _refuse_foreign(engine)
         _upgrade(engine)
 
@@ -139,8 +157,7 @@ def _refuse_foreign(engine: Engine) -> None:
         names = set(connection.execute(text("select name from sqlite_master where type = 'table'")).scalars())
     if names and "alembic_version" not in names:
         raise LedgerUnreadableError(
-            f"The database at {engine.url.render_as_string(hide_password=True)} is not a ledger: it has the table "
-            f"{min(names)}.",
+            f"The database at {shown(engine.url)} is not a ledger: it has the table {min(names)}.",
             remedy="Check DATABASE_URL.",
         )
 
@@ -152,11 +169,14 @@ def check_current(engine: Engine) -> None:
         LedgerVersionError: It is not.
     """
     found = revision(engine)
-    if found != HEAD_REVISION:
-        raise LedgerVersionError(
-            f"The ledger stands at migration {found or 'none'}, this program needs {HEAD_REVISION}.",
-            remedy="Run `autoloader load` once, or `alembic upgrade head`, with the same DATABASE_URL.",
-        )
+    if found == HEAD_REVISION:
+        return
+    _refuse_newer(found, _migrations())
+    by_hand = "`alembic upgrade head` with the same DATABASE_URL."
+    raise LedgerVersionError(
+        f"The ledger at {shown(engine.url)} stands at migration {found or 'none'}, this program needs {HEAD_REVISION}.",
+        remedy=f"Run {by_hand}" if postgres.is_postgres(engine.url) else f"Run `autoloader load` once, or {by_hand}",
+    )
 
 
 @contextmanager
@@ -169,21 +189,31 @@ def _upgrade_lock(path: Path | None) -> Iterator[None]:
         yield
 
 
-def _upgrade(engine: Engine) -> None:
+def _migrations() -> Config:
     # Imported here: a database that is up to date, which is nearly every start, does not pay for it.
-    from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
-    from alembic.script import ScriptDirectory  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
-    found = revision(engine)
+    return config
+
+
+def _refuse_newer(found: str | None, config: Config) -> None:
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found is not None and found not in known:
         raise LedgerVersionError(
             f"The ledger stands at migration {found}, which this program does not know: it is newer.",
             remedy="Install the version of the program that made it, or a later one.",
         )
+
+
+def _upgrade(engine: Engine) -> None:
+    from alembic import command  # noqa: PLC0415
+
+    config = _migrations()
+    _refuse_newer(revision(engine), config)
     with engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

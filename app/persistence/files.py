@@ -61,6 +61,7 @@ class SqlFiles(SqlStore):
             where=or_(*(files.c.state == state for state in _UNDECIDED)),
         )
         with self._write() as connection:
+            self._lock_table(connection, table.id)
             connection.execute(statement, rows)
 
     def list_files(self, table: TableRecord, *, failed: bool, limit: int, after: str | None) -> list[LedgerFile]:

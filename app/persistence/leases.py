@@ -25,24 +25,35 @@ class SqlLeases(SqlStore):
     ) -> Lease | LeaseHolder:
         """Take the lease, or say who holds it."""
         with self._write() as connection:
+            row = self._locked_row(connection, ingestion_id)
+            # Not before the locks: waiting for them takes time.
             now_s = connection.execute(select(self._now_s())).scalar_one()
-            row = connection.execute(select(leases).where(leases.c.ingestion_id == ingestion_id)).first()
             at_work = holder(row, now_s)
             if at_work is not None and at_work.run_id != run_id:
                 return at_work
-            epoch = max(0 if row is None else row.epoch, above_epoch) + 1
-            values = {
-                "epoch": epoch,
-                "run_id": run_id,
-                "host": owner.host,
-                "pid": owner.pid,
-                "process_started_at": owner.process_started_at,
-                "expires_at": now_s + seconds,
-            }
-            statement = self._insert(leases).values(ingestion_id=ingestion_id, **values)
-            connection.execute(statement.on_conflict_do_update(index_elements=["ingestion_id"], set_=values))
+            epoch = max(row.epoch, above_epoch) + 1
+            connection.execute(
+                update(leases)
+                .where(leases.c.ingestion_id == ingestion_id)
+                .values(
+                    epoch=epoch,
+                    run_id=run_id,
+                    host=owner.host,
+                    pid=owner.pid,
+                    process_started_at=owner.process_started_at,
+                    expires_at=now_s + seconds,
+                )
+            )
             _settle_dead_run(connection, row, run_id)
             return Lease(ingestion_id, run_id, epoch)
+
+    def _locked_row(self, connection: Connection, ingestion_id: str) -> Row[Any]:
+        """The lease's row, made when missing: of two that are first at once, one makes it and the other waits."""
+        self._lock_table_of(connection, ingestion_id)
+        nobody = {"epoch": 0, "host": "", "pid": 0, "process_started_at": 0.0, "expires_at": 0.0}
+        statement = self._insert(leases).values(ingestion_id=ingestion_id, **nobody)
+        connection.execute(statement.on_conflict_do_nothing(index_elements=["ingestion_id"]))
+        return connection.execute(select(leases).where(leases.c.ingestion_id == ingestion_id).with_for_update()).one()
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         """Extend the lease; False when another run has it."""
@@ -80,9 +91,9 @@ def holds(connection: Connection, lease: Lease, now_s: float) -> bool:
     return row is not None and bool(row.epoch == lease.epoch and row.run_id == lease.run_id and row.expires_at > now_s)
 
 
-def holder(row: Row[Any] | None, now_s: float) -> LeaseHolder | None:
+def holder(row: Row[Any], now_s: float) -> LeaseHolder | None:
     """Who holds the lease with a right to it: not run out, and not of a process known to be dead."""
-    if row is None or row.run_id is None or row.expires_at <= now_s:
+    if row.run_id is None or row.expires_at <= now_s:
         return None
     owner = Owner(row.host, row.pid, row.process_started_at)
     return None if is_dead(owner) else LeaseHolder(row.run_id, owner, row.expires_at - now_s)
@@ -109,8 +120,8 @@ def this_process() -> Owner:
     return Owner(socket.gethostname(), process.pid, process.create_time())
 
 
-def _settle_dead_run(connection: Connection, row: Row[Any] | None, run_id: str) -> None:
-    if row is None or row.run_id in (None, run_id):
+def _settle_dead_run(connection: Connection, row: Row[Any], run_id: str) -> None:
+    if row.run_id in (None, run_id):
         return
     connection.execute(
         update(runs)

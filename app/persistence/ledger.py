@@ -15,6 +15,7 @@ from app.persistence.database import (
     exists,
     open_engine,
     parse_url,
+    shown,
     sqlite_file,
     translated,
 )
@@ -34,6 +35,7 @@ def open_ledger(database_url: str) -> SqlLedger:
 
     Raises:
         LedgerUnreadableError: The database cannot be opened, or is none.
+        LedgerUnreachableError: Its server does not answer.
         LedgerVersionError: It is newer than the program, or a server's that is not current.
     """
     url = parse_url(database_url)
@@ -65,8 +67,7 @@ def _opened(engine: Engine) -> Iterator[None]:
             yield
     except OSError as error:
         engine.dispose()
-        where = engine.url.render_as_string(hide_password=True)
-        raise LedgerUnreadableError(f"The ledger at {where} cannot be opened: {error.strerror}.") from error
+        raise LedgerUnreadableError(f"The ledger at {shown(engine.url)} cannot be opened: {error.strerror}.") from error
     except BaseException:
         engine.dispose()
         raise
@@ -78,5 +79,5 @@ def ledger_exists(database_url: str) -> bool:
 
 
 def shown_url(database_url: str) -> str:
-    """The database's address as it may be shown: the password masked."""
-    return parse_url(database_url).render_as_string(hide_password=True)
+    """The database's address as it may be shown: passwords masked."""
+    return shown(parse_url(database_url))

@@ -73,7 +73,7 @@ class SqlRestoring(SqlStore):
     def restore_batch(self, lease: Lease, table: TableRecord, restored: RestoredBatch) -> bool:
         """Record a batch of the past, with its files."""
         with self._write() as connection:
-            self._assert_holds(connection, lease)
+            self._assert_holds(connection, lease, table)
             if not self._restore_row(connection, lease, table, restored):
                 return False
             if restored.generation == table.generation:
@@ -151,7 +151,7 @@ class SqlRestoring(SqlStore):
     def restore_head(self, lease: Lease, table: TableRecord, head: RestoredHead) -> None:
         """Note where the table stands."""
         with self._write() as connection:
-            self._assert_holds(connection, lease)
+            self._assert_holds(connection, lease, table)
             connection.execute(
                 update(tables)
                 .where(tables.c.id == table.id)
@@ -168,7 +168,9 @@ class SqlRestoring(SqlStore):
                 .values(next_batch=head.next_batch)
             )
 
-    def _assert_holds(self, connection: Connection, lease: Lease) -> None:
+    def _assert_holds(self, connection: Connection, lease: Lease, table: TableRecord) -> None:
+        # Whoever takes a lease locks its table first.
+        self._lock_table(connection, table.id)
         if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one()):
             raise LeaseLostError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -19,7 +20,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -39,8 +40,33 @@ class UtcMicroseconds(TypeDecorator[datetime]):
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
-# Keys sort by their UTF-8 bytes everywhere; SQLite's BINARY collation does so already.
-Key = Text().with_variant(Text(collation="C"), "postgresql")
+class Key(TypeDecorator[str]):
+    r"""A text that sorts by its UTF-8 bytes on every database, whatever locale that has.
+
+    PostgreSQL holds no U+0000, which the name of an object may have. There it is stored as U+0001 U+0001, and U+0001
+    as U+0001 U+0002: every text comes back as it was, and texts sort as they did.
+    """
+
+    # SQLite's own collation is BINARY.
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column's type."""
+        return Text(collation="C") if dialect.name == "postgresql" else Text()
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Text to what is stored."""
+        if value is None or dialect.name != "postgresql":
+            return value
+        return value.replace("\1", "\1\2").replace("\0", "\1\1")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """What is stored to text."""
+        if value is None or dialect.name != "postgresql":
+            return value
+        return value.replace("\1\1", "\0").replace("\1\2", "\1")
+
 
 metadata = MetaData(
     naming_convention={
@@ -140,7 +166,7 @@ files = Table(
     Column("table_id", ForeignKey("tables.id"), primary_key=True),
     Column("generation", Integer, primary_key=True, autoincrement=False),
     Column("key", Key, primary_key=True),
-    Column("version", Text, primary_key=True),
+    Column("version", Key, primary_key=True),
     Column("state", String(16), nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("modified_at", UtcMicroseconds, nullable=False),
@@ -183,10 +209,7 @@ foreign_ingestions = Table(
     Column("created_at", UtcMicroseconds, nullable=False),
 )
 
+IS_LOAD = text("kind = 'load'")
 UNIQUE_LOAD_INGESTION = Index(
-    "uq_ingestions_load",
-    ingestions.c.table_id,
-    unique=True,
-    sqlite_where=text("kind = 'load'"),
-    postgresql_where=text("kind = 'load'"),
+    "uq_ingestions_load", ingestions.c.table_id, unique=True, sqlite_where=IS_LOAD, postgresql_where=IS_LOAD
 )

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Float, Row, cast, extract, func, literal_column
+from sqlalchemy import ColumnElement, Connection, Engine, Float, Row, cast, extract, func, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.files import FileState, LedgerFile
 from app.domain.runs import TableRecord
 from app.persistence.database import translated
+from app.persistence.schema import ingestions, tables
 
 PAGE_ROWS = 5_000
 
@@ -49,6 +50,24 @@ class SqlStore:
     def _insert(self, table: Any) -> Any:  # noqa: ANN401 - the two dialects' inserts share no type with `on_conflict`
         """An INSERT with ON CONFLICT, which SQLAlchemy spells per dialect."""
         return (sqlite if self._engine.dialect.name == "sqlite" else postgresql).insert(table)
+
+    def _lock_table(self, connection: Connection, table_id: int) -> None:
+        """Let no other transaction that writes to the ledger of that table go on until this one has ended.
+
+        On SQLite every transaction that writes is alone from its beginning. Elsewhere each one that decides by what
+        it reads takes this lock before it reads, and before any other: so they wait for each other in one order, and
+        each sees what the one before it did.
+        """
+        connection.execute(select(tables.c.id).where(tables.c.id == table_id).with_for_update(key_share=True))
+
+    def _lock_table_of(self, connection: Connection, ingestion_id: str) -> None:
+        """The same for the table that the ingestion loads; nothing where the ingestion is not known."""
+        connection.execute(
+            select(tables.c.id)
+            .join(ingestions, ingestions.c.table_id == tables.c.id)
+            .where(ingestions.c.id == ingestion_id)
+            .with_for_update(of=tables, key_share=True)
+        )
 
     def dispose(self) -> None:
         """Close the connections."""

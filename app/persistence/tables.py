@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Select, func, select, update
 
 from app.domain.errors import RunInProgressError
 from app.domain.files import FileState
@@ -29,14 +29,13 @@ class SqlTables(SqlStore):
         if known is not None:
             return known
         with self._write() as connection:
-            found = _find(connection, name)
-            if found is not None:
-                return found
             connection.execute(
-                insert(tables).values(name=name, generation=1, sequence_number=0, created_at=datetime.now(UTC))
+                self._insert(tables)
+                .values(name=name, generation=1, sequence_number=0, created_at=datetime.now(UTC))
+                .on_conflict_do_nothing(index_elements=["name"])
             )
             made = _find(connection, name)
-            assert made is not None  # noqa: S101 - inserted in this very transaction
+            assert made is not None  # noqa: S101 - by us or by another: whoever comes second waits for the first
             return made
 
     def load_ingestion(self, table: TableRecord) -> str | None:
@@ -50,18 +49,24 @@ class SqlTables(SqlStore):
         if known is not None:
             return known
         with self._write() as connection:
-            found = _load_ingestion(connection, table)
-            if found is not None:
-                return found
             connection.execute(
                 self._insert(ingestions)
                 .values(id=ingestion_id, table_id=table.id, kind="load", next_batch=1, created_at=datetime.now(UTC))
-                # It may have been adopted before.
-                .on_conflict_do_update(
-                    index_elements=["id"], set_={"kind": "load"}, where=ingestions.c.table_id == table.id
-                )
+                .on_conflict_do_nothing()
             )
-            return ingestion_id
+            # It may be here already, because it was adopted before.
+            connection.execute(
+                update(ingestions)
+                .where(
+                    ingestions.c.id == ingestion_id,
+                    ingestions.c.table_id == table.id,
+                    _load_ingestion_of(table).scalar_subquery().is_(None),
+                )
+                .values(kind="load")
+            )
+            made = _load_ingestion(connection, table)
+            assert made is not None  # noqa: S101 - by us or by another
+            return made
 
     def committed_batches(self, table: TableRecord) -> dict[str, int]:
         """Ingestion id → the highest number of a batch that may be in the table."""
@@ -95,6 +100,7 @@ class SqlTables(SqlStore):
     def clear(self, table: TableRecord) -> tuple[int, int]:
         """Begin a new generation and forget which table it was."""
         with self._write() as connection:
+            self._lock_table(connection, table.id)
             self._refuse_while_at_work(connection, table)
             generation = connection.execute(select(tables.c.generation).where(tables.c.id == table.id)).scalar_one()
             loaded = connection.execute(
@@ -127,12 +133,14 @@ class SqlTables(SqlStore):
             return loaded, generation + 1
 
     def _refuse_while_at_work(self, connection: Connection, table: TableRecord) -> None:
-        now_s = connection.execute(select(self._now_s())).scalar_one()
         rows = connection.execute(
             select(leases)
             .join(ingestions, ingestions.c.id == leases.c.ingestion_id)
             .where(ingestions.c.table_id == table.id)
+            # A run that stood still may renew a lease that has run out, until it is forgotten here.
+            .with_for_update(of=leases)
         ).all()
+        now_s = connection.execute(select(self._now_s())).scalar_one()
         for row in rows:
             at_work = holder(row, now_s)
             if at_work is not None:
@@ -145,6 +153,8 @@ def _find(connection: Connection, name: str) -> TableRecord | None:
 
 
 def _load_ingestion(connection: Connection, table: TableRecord) -> str | None:
-    return connection.execute(
-        select(ingestions.c.id).where(ingestions.c.table_id == table.id, ingestions.c.kind == "load")
-    ).scalar_one_or_none()
+    return connection.execute(_load_ingestion_of(table)).scalar_one_or_none()
+
+
+def _load_ingestion_of(table: TableRecord) -> Select[tuple[str]]:
+    return select(ingestions.c.id).where(ingestions.c.table_id == table.id, ingestions.c.kind == "load")

@@ -18,6 +18,7 @@ from app.domain.errors import (
     CommitUnknownError,
     LeaseLostError,
     LedgerBehindTableError,
+    LedgerUnreachableError,
     TableConflictError,
 )
 from app.domain.evolution import extends, plan_changes, without_clashes
@@ -147,7 +148,8 @@ class BatchLoader:
             committed = draft.commit(order)
         except (AlreadyCommittedError, TableConflictError) as refusal:
             return self._settle_refused(task, written, refusal)
-        except (LeaseLostError, CatalogRefusedError):
+        except (LeaseLostError, CatalogRefusedError, LedgerUnreachableError):
+            # The ledger is only asked before a request is sent.
             written.discard()
             raise
         except CommitUnknownError as unknown:

@@ -307,7 +307,7 @@ def test_a_home_that_cannot_be_written(place: World) -> None:
     place.land(event_files(0))
     environ = {"DATABASE_URL": "sqlite:////proc/nothing/autoloader.db"}
     assert refused(place.home, "load", place.source, "--to", TABLE, environ=environ)["code"] == "ledger_unreadable"
-    environ = {"DATABASE_URL": "postgresql://me:hidden-password@127.0.0.1/x"}
+    environ = {"DATABASE_URL": "mysql://me:hidden-password@127.0.0.1/x"}
     error = refused(place.home, "load", place.source, "--to", TABLE, status=2, environ=environ)
     assert error["code"] == "not_supported"
     assert "hidden-password" not in str(error)

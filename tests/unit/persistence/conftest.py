@@ -6,12 +6,25 @@ from pathlib import Path
 import pytest
 
 from app.persistence.ledger import SqlLedger
+from tests.support.postgres import Postgres
 from tests.unit.persistence.desk import Desk, open_desk
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres, migrated: str) -> str:
+    """A ledger without a table in it."""
+    return postgres.copy_database(migrated)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue(f"{request.param}_url")
+    return found
 
 
 @pytest.fixture

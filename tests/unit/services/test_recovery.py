@@ -16,6 +16,7 @@ from app.domain.errors import (
     CommitUnknownError,
     LedgerBehindTableError,
     LedgerBusyError,
+    LedgerUnreachableError,
     TableConflictError,
     WriteFailureError,
 )
@@ -318,6 +319,13 @@ def test_an_error_that_no_commit_promises_is_unknown(begun: Desk, error: Autoloa
     report = begun.load(catalog=Scripted(begun, error))
     assert report.status is RunStatus.SUCCESS
     settled(begun)
+
+
+def test_a_ledger_that_cannot_be_asked_before_the_commit_stops_the_run_and_says_so(begun: Desk) -> None:
+    report = begun.load(catalog=Scripted(begun, LedgerUnreachableError()))
+    assert isinstance(error_of(report), LedgerUnreachableError)
+    settled(begun)
+    assert not begun.orphans()
 
 
 def test_a_conflict_loads_the_batch_again(begun: Desk) -> None:
