@@ -17,10 +17,13 @@ from app.domain.ports import Engine, Source
 from app.domain.runs import RunReport
 from app.domain.table import TableName, parse_table_name
 from app.domain.watch import Failpoint, Watcher
+from app.services.checking import CheckPorts, CheckReport, CheckRequest, check
 from app.services.loading import LoadService
 from app.services.preflight import LoadRequest
 from app.services.preview import Plan, PlanPorts, plan_load
+from app.services.rebuilding import Rebuilder, RebuildPorts, RebuildReport, RebuildRequest
 from app.services.run import LoadPorts, RunSettings
+from app.services.sweeping import Sweeper, SweepReport
 
 if TYPE_CHECKING:
     from app.destinations.catalog import IcebergCatalog
@@ -54,10 +57,13 @@ class Product:
         with self._engine() as engine, self._lazy_ledger(watcher) as open_ledger:
             from app.persistence.leases import this_process
 
+            catalog = self.catalog(request.table.catalog)
             ports = LoadPorts(
                 open_ledger=open_ledger,
                 has_ledger=self._has_ledger,
-                catalog=self.catalog(request.table.catalog),
+                catalog=catalog,
+                storage=catalog,
+                reader=catalog,
                 engine=engine,
                 open_source=self._open_source,
                 in_order=_in_order,
@@ -89,7 +95,7 @@ class Product:
         with self._existing_ledger() as ledger:
             record = ledger.table(str(table)) if ledger else None
             if ledger is None or record is None:
-                raise TableNotFoundError(f"No load into {table} is known to the ledger {self._shown_ledger()}.")
+                raise self._unknown(table)
             return ledger.list_files(record, failed=failed, limit=limit, after=after)
 
     def clear(self, table: TableName) -> tuple[int, int]:
@@ -102,8 +108,49 @@ class Product:
         with self._existing_ledger() as ledger:
             record = ledger.table(str(table)) if ledger else None
             if ledger is None or record is None:
-                raise TableNotFoundError(f"No load into {table} is known to the ledger {self._shown_ledger()}.")
+                raise self._unknown(table)
             return ledger.clear(record)
+
+    def check(self, request: CheckRequest) -> CheckReport:
+        """Hold a table against its ledger, and against a source.
+
+        Raises:
+            TableNotFoundError: No ledger knows the table.
+        """
+        with self._existing_ledger() as ledger:
+            if ledger is None:
+                raise self._unknown(request.table)
+            ports = CheckPorts(
+                ledger=ledger,
+                reader=self.catalog(request.table.catalog),
+                open_source=self._open_source,
+                in_order=_in_order,
+                keep_out=self._keep_out(request.table),
+            )
+            return check(ports, request)
+
+    def sweep(self, table: TableName, *, dry_run: bool) -> SweepReport:
+        """Remove what killed runs left beside a table, or only say what that is.
+
+        Raises:
+            TableNotFoundError: There is no table, or no ledger of it.
+        """
+        with self._existing_ledger() as ledger:
+            if ledger is None:
+                raise self._unknown(table)
+            sweeper = Sweeper(ledger, self.catalog(table.catalog), table, lease_s=self._settings.autoloader_lease_s)
+            return sweeper.sweep(dry_run=dry_run)
+
+    def rebuild(self, request: RebuildRequest, watcher: Watcher) -> RebuildReport:
+        """Give a table's ledger back from the table."""
+        from app.persistence.leases import this_process
+
+        catalog = self.catalog(request.table.catalog)
+        if catalog.head(request.table) is None:
+            raise TableNotFoundError(f"There is no table {request.table}.")
+        with self._lazy_ledger(watcher) as open_ledger:
+            ports = RebuildPorts(open_ledger(), catalog, catalog, catalog, this_process())
+            return Rebuilder(ports, request.table, lease_s=self._settings.autoloader_lease_s).run(request)
 
     def catalog(self, name: str) -> IcebergCatalog:
         """The catalog of that name.
@@ -122,6 +169,9 @@ class Product:
         from app.destinations.configured import configured_catalogs
 
         return [LOCAL_CATALOG, *(name for name in configured_catalogs() if name != LOCAL_CATALOG)]
+
+    def _unknown(self, table: TableName) -> TableNotFoundError:
+        return TableNotFoundError(f"No load into {table} is known to the ledger {self._shown_ledger()}.")
 
     # --- parts ------------------------------------------------------------------------------------------------------
 

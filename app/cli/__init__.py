@@ -16,6 +16,7 @@ from app.cli.files import files
 from app.cli.ledger import ledger
 from app.cli.load import load
 from app.cli.plan import plan
+from app.cli.sweep import sweep
 from app.cli.table import table
 from app.domain.errors import AutoloaderError, InternalError, StoppedByUser, UsageError
 
@@ -37,6 +38,7 @@ cli.command()(plan)
 cli.command()(files)
 cli.command()(table)
 cli.command()(catalogs)
+cli.command()(sweep)
 cli.add_typer(ledger, name="ledger")
 
 

@@ -7,12 +7,18 @@ from typing import Annotated
 
 import typer
 
+from app.cli.checking import check
 from app.cli.options import Output, OutputOption, TableArgument, VerboseOption
 from app.cli.product import product
+from app.cli.rebuilding import rebuild
 from app.cli.render import count, print_json
 from app.domain.errors import ConfirmationNeededError
 
 ledger = typer.Typer(help="Work on a table's ledger.", no_args_is_help=True)
+
+
+ledger.command()(check)
+ledger.command()(rebuild)
 
 
 @ledger.callback()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -16,19 +16,30 @@ from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsEr
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 
+from app.destinations.contents import contents
 from app.destinations.describing import TableDescription, describe
 from app.destinations.draft import ROUNDS, ExistingDraft, NewDraft, Target, load_guarded
 from app.destinations.guard import Guard
 from app.destinations.heads import table_head
-from app.destinations.manifests import find_manifest
+from app.destinations.manifests import find_manifest, read_manifest
 from app.destinations.properties import missing_properties, new_table_properties
 from app.destinations.querying import printed_query, query
 from app.destinations.refusal import fenced, is_in
 from app.destinations.schema_changes import assert_suitable, evolve, missing_system_columns
 from app.destinations.schemas import from_iceberg
 from app.destinations.staging import stage
-from app.destinations.translation import committing, creating, opening, preparing, reading, redacted, translated
-from app.domain.batch import BatchRef
+from app.destinations.storage import data_folder, manifest_folder, references, remove
+from app.destinations.translation import (
+    committing,
+    creating,
+    listing,
+    opening,
+    preparing,
+    reading,
+    redacted,
+    translated,
+)
+from app.domain.batch import BatchManifest, BatchRef
 from app.domain.errors import (
     AutoloaderError,
     CatalogRefusedError,
@@ -42,6 +53,7 @@ from app.domain.ports import Draft, FoundBatch
 from app.domain.system_columns import FILE_PATH
 from app.domain.table import SNAPSHOT_EPOCH, TableHead, TableName, epoch_property
 from app.domain.types import Struct
+from app.domain.upkeep import Contents, References, StoredObject
 
 Opener = Callable[[str, Mapping[str, str]], Inner]
 
@@ -170,6 +182,46 @@ class IcebergCatalog:
         """
         loaded = self.load(table)
         return query(table, loaded.metadata, loaded.metadata_location, loaded.io.properties, sql)
+
+    def contents(self, table: TableName) -> Contents:
+        """The table's rows, counted by file and batch. Raises as the port `TableReader` says."""
+        return contents(table, self.load(table))
+
+    # --- upkeep --------------------------------------------------------------------------------------------------
+
+    def data_folder(self, table: TableName) -> Iterator[StoredObject]:
+        """What lies where data files are written. Raises as the port `TableStorage` says, before it yields."""
+        loaded = self.load(table)
+        with translated(listing, str(table)):
+            return iter(list(data_folder(loaded)))
+
+    def manifest_folder(self, table: TableName) -> Iterator[StoredObject]:
+        """What lies where manifests are kept. Raises as the port `TableStorage` says, before it yields."""
+        loaded = self.load(table)
+        with translated(listing, str(table)):
+            return iter(list(manifest_folder(loaded)))
+
+    def read_manifests(self, table: TableName, paths: Iterable[str]) -> Iterator[BatchManifest | None]:
+        """The manifest at each of the paths. Raises as the port `TableStorage` says."""
+        loaded = self.load(table)
+        for path in paths:
+            with translated(listing, str(table)):
+                manifest = read_manifest(path, loaded.io)
+            yield manifest
+
+    def references(self, table: TableName, names: Collection[str]) -> References:
+        """What the metadata of now holds on to. Raises as the port `TableStorage` says."""
+        loaded = self.load(table)
+        with translated(reading, str(table)):
+            return references(table, loaded, names)
+
+    def remove(self, table: TableName, paths: Iterable[str]) -> None:
+        """Remove files beside the table. Raises as the port `TableStorage` says."""
+        loaded = self.load(table)
+        for path in paths:
+            remove(path, loaded.io)
+
+    # --- looking for people --------------------------------------------------------------------------------------
 
     def printed_query(self, table: TableName) -> str:
         """A query that `query` runs as it stands."""

@@ -6,7 +6,7 @@ import importlib.resources
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ROWS_AT_A_TIME = 1000
+# What a query of ours may hold in memory, however many files the table names.
+STREAM_MEMORY = "1GB"
 TIMESTAMPTZ = "TIMESTAMP WITH TIME ZONE"
 # Names of DuckDB's own databases; a catalog of such a name is left out of the names a table goes by.
 RESERVED_DATABASES = {"system", "temp", "memory"}
@@ -50,12 +52,7 @@ def query(
     """
     import duckdb  # noqa: PLC0415  # 40 MB that only this needs
 
-    with tempfile.TemporaryDirectory(prefix="autoloader-query-") as spill, closing(_connect()) as connection:
-        try:
-            _prepare(connection, table, metadata, metadata_location, io_properties)
-            _lock(connection, metadata, metadata_location, spill)
-        except duckdb.Error as error:
-            raise TableUnreadableError(f"DuckDB cannot read the table {table}: {_first_line(error)}.") from error
+    with _reader(table, metadata, metadata_location, io_properties) as connection:
         try:
             statements = connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
@@ -65,6 +62,55 @@ def query(
             raise TableUnreadableError(f"DuckDB cannot read the table {table}: {_first_line(error)}.") from error
         except duckdb.Error as error:
             raise InvalidQueryError(f"The query cannot be run: {str(error).strip()}") from error
+
+
+def stream(
+    table: TableName, metadata: TableMetadata, metadata_location: str, io_properties: Mapping[str, str], sql: str
+) -> Iterator[tuple[Any, ...]]:
+    """The rows that a SELECT of ours gives over the table, one by one; what does not fit into memory goes to disk.
+
+    Args:
+        table: The table; the query names it by its bare name.
+        metadata: Of the moment to read.
+        metadata_location: The file of that metadata.
+        io_properties: Those of the table's file I/O.
+        sql: Without columns that hold times with a zone.
+
+    Raises:
+        TableUnreadableError: DuckDB cannot read the table.
+    """
+    import duckdb  # noqa: PLC0415
+
+    with _reader(table, metadata, metadata_location, io_properties, memory=STREAM_MEMORY) as connection:
+        try:
+            result = connection.execute(sql)
+            while rows := result.fetchmany(ROWS_AT_A_TIME):
+                yield from rows
+        except duckdb.Error as error:
+            raise TableUnreadableError(f"DuckDB cannot read the table {table}: {_first_line(error)}.") from error
+
+
+@contextmanager
+def _reader(
+    table: TableName,
+    metadata: TableMetadata,
+    metadata_location: str,
+    io_properties: Mapping[str, str],
+    *,
+    memory: str = "",
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection that sees the table and nothing else."""
+    import duckdb  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="autoloader-query-") as spill, closing(_connect()) as connection:
+        try:
+            if memory:
+                connection.execute(f"set memory_limit = {_text(memory)}")
+            _prepare(connection, table, metadata, metadata_location, io_properties)
+            _lock(connection, metadata, metadata_location, spill)
+        except duckdb.Error as error:
+            raise TableUnreadableError(f"DuckDB cannot read the table {table}: {_first_line(error)}.") from error
+        yield connection
 
 
 def _connect() -> duckdb.DuckDBPyConnection:
@@ -191,6 +237,11 @@ def _distinct(names: list[str]) -> list[str]:
 
 def _printed(name: str) -> str:
     return name if _PLAIN_NAME.fullmatch(name) and name.lower() not in KEYWORDS else _name(name)
+
+
+def quoted(name: str) -> str:
+    """The name as SQL takes it, whatever is in it."""
+    return _name(name)
 
 
 def _name(name: str) -> str:

@@ -101,6 +101,11 @@ def reading(error: BaseException, table: str) -> AutoloaderError | None:
     return _connection(error, f"The catalog of {table}")
 
 
+def listing(error: BaseException, table: str) -> AutoloaderError | None:
+    """What went wrong when the files beside a table were looked at; nothing was changed."""
+    return _connection(error, f"The storage of {table}")
+
+
 def creating(error: BaseException, table: str) -> AutoloaderError | None:
     """What went wrong before a new table was committed; nothing was changed."""
     if isinstance(error, (TableAlreadyExistsError, CommitFailedException)):

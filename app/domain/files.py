@@ -26,6 +26,11 @@ class SourceFile:
         return self.key.encode()
 
 
+def version_by_time(modified_at: datetime | None) -> str:
+    """What stands for a version that nobody kept: the time at which the file was modified, as far as that is known."""
+    return "modified-at-unknown" if modified_at is None else f"modified-at-{modified_at.isoformat()}"
+
+
 class FileState(enum.StrEnum):
     """What happened to a version of a file. The values are part of the contract."""
 

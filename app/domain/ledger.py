@@ -14,7 +14,9 @@ from app.domain.batch import BatchKind, BatchRef
 from app.domain.definition import Definition
 from app.domain.errors import FileFailure
 from app.domain.files import FileState, LedgerFile, LoadedFile, SourceFile
+from app.domain.rebuilding import RestoredBatch
 from app.domain.runs import Lease, LeaseHolder, Owner, RunReport, TableRecord
+from app.domain.sweeping import BatchRecord
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,26 @@ class Closing:
     table_uuid: str | None = None
 
 
+@dataclass(frozen=True)
+class RestoredHead:
+    """Where a table stands after a rebuild. `next_batch` is above every number that was ever given out."""
+
+    uuid: str
+    snapshot_id: int | None
+    sequence_number: int
+    next_batch: int
+
+
 class Leases(Protocol):
     """One run at a time for an ingestion; the database's clock decides."""
 
-    def acquire(self, ingestion_id: str, run_id: str, owner: Owner, seconds: float) -> Lease | LeaseHolder:
+    def acquire(
+        self, ingestion_id: str, run_id: str, owner: Owner, seconds: float, *, above_epoch: int = 0
+    ) -> Lease | LeaseHolder:
         """Take the lease if it is free, has run out, or its holder's process on this host is gone; else who holds it.
 
-        The epoch rises with every lease, so that an older holder can be told from the present one.
+        The epoch rises with every lease, so that an older holder can be told from the present one. It is above
+        `above_epoch` too: a database that was lost or restored gives out no epoch that the table has seen.
         """
         ...
 
@@ -90,6 +105,14 @@ class Tables(Protocol):
         """
         ...
 
+    def count_open_batches(self, table: TableRecord) -> int:
+        """How many batches of the table were claimed and not closed."""
+        ...
+
+    def batch_records(self, table: TableRecord) -> list[BatchRecord]:
+        """Every batch of the table, of every generation and ingestion."""
+        ...
+
     def clear(self, table: TableRecord) -> tuple[int, int]:
         """Begin a new generation, forgetting which table it was; returns (files that were loaded, new generation).
 
@@ -97,6 +120,51 @@ class Tables(Protocol):
 
         Raises:
             RunInProgressError: A run is at work on the table.
+        """
+        ...
+
+
+class Restoring(Protocol):
+    """What gives a ledger back that was lost, or that is older than its table."""
+
+    def table_of_ingestion(self, ingestion_id: str) -> str | None:
+        """Name of the table that the ingestion loads; None where the ledger does not know it."""
+        ...
+
+    def foreign_ingestions(self, table: TableRecord) -> frozenset[str]:
+        """Ingestions that load the table and belong to another installation."""
+        ...
+
+    def disown(self, table: TableRecord, ingestion_id: str) -> None:
+        """Note that the ingestion belongs to another installation. Again: no change."""
+        ...
+
+    def adopt(self, table: TableRecord, ingestion_id: str) -> None:
+        """Make the ingestion one of this ledger, and no longer another installation's. Again: no change."""
+        ...
+
+    def restore_generation(self, table: TableRecord, generation: int) -> TableRecord:
+        """Raise the table's generation to this one at least; returns the record as it then is."""
+        ...
+
+    def restore_batch(self, lease: Lease, table: TableRecord, restored: RestoredBatch) -> bool:
+        """Record a batch of the past and, where it is of the table's generation, its files; all or nothing.
+
+        A batch that the ledger has as committed stays as it is; one that is open is closed by this.
+
+        Returns:
+            Whether anything was changed.
+
+        Raises:
+            LeaseLostError: The lease is not ours any more; nothing was changed.
+        """
+        ...
+
+    def restore_head(self, lease: Lease, table: TableRecord, head: RestoredHead) -> None:
+        """Note which table it is, our last commit as far as it is known, and the next number that may be given out.
+
+        Raises:
+            LeaseLostError: The lease is not ours any more; nothing was changed.
         """
         ...
 
@@ -164,7 +232,7 @@ class Files(Protocol):
         ...
 
 
-class Ledger(Leases, Tables, Runs, Batches, Files, Protocol):
+class Ledger(Leases, Tables, Restoring, Runs, Batches, Files, Protocol):
     """The whole ledger."""
 
     def dispose(self) -> None:

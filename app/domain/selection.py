@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 
-from app.domain.files import FileState, LedgerFile, SourceFile
+from app.domain.files import FileState, LedgerFile, SourceFile, version_by_time
 
 
 class Decision(enum.Enum):
@@ -34,7 +34,9 @@ def decide(
         max_tries: How often a file is tried by itself.
         retry_failed: Somebody asked for every failed file to be tried.
     """
-    same = next((k for k in known if k.version == file.version), None)
+    # A version that is only known by its time is the one that has this time.
+    versions = (file.version, version_by_time(file.modified_at))
+    same = next((k for v in versions for k in known if k.version == v), None)
     state = None if same is None else same.state
     if state is not None and state in _SETTLED:
         return _SETTLED[state]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from app.domain.errors import LedgerBehindTableError, TableReplacedError, TableRolledBackError
 from app.domain.runs import TableRecord
@@ -41,27 +41,55 @@ def _lost(snapshot_id: int, sequence_number: int, head: TableHead) -> bool:
     return not head.history_cut or head.oldest_sequence_number <= sequence_number
 
 
-def check_batches(table: str, head: TableHead | None, given_out: Mapping[str, int]) -> None:
+def check_batches(
+    table: str, head: TableHead | None, given_out: Mapping[str, int], foreign: Collection[str] = ()
+) -> None:
     """Refuse a table that holds batches which the ledger lacks: loading would put their rows in twice.
 
     Args:
         table: Its name, for the message.
         head: The table.
         given_out: Ingestion id → the highest number of a batch that may be in the table, as the ledger knows.
+        foreign: Ingestions of other installations; what they load is their own affair.
 
     Raises:
         LedgerBehindTableError: It does.
     """
-    if head is None:
-        return
-    for ingestion_id, number in sorted(last_batches(head.properties).items()):
+    for ingestion_id, number in batches_behind(table, head, given_out, foreign).items():
+        raise LedgerBehindTableError(
+            f"The table {table} holds batch {number} of ingestion {ingestion_id}; "
+            f"this ledger knows only {given_out.get(ingestion_id, 0)}.",
+            remedy=f"`autoloader load` rebuilds the ledger by itself; so does `autoloader ledger rebuild {table}`.",
+        )
+
+
+def batches_behind(
+    table: str, head: TableHead | None, given_out: Mapping[str, int], foreign: Collection[str] = ()
+) -> dict[str, int]:
+    """Ingestions of ours of which the table holds batches that the ledger lacks, with the number of the last one.
+
+    Args:
+        table: Its name, for the message.
+        head: The table.
+        given_out: As for `check_batches`; its ingestions are ours.
+        foreign: Ingestions of other installations.
+
+    Raises:
+        LedgerBehindTableError: The table holds batches of an ingestion of which nobody here knows.
+    """
+    behind = {}
+    for ingestion_id, number in sorted(last_batches(head.properties).items() if head else ()):
         known = given_out.get(ingestion_id)
-        if known is None:
+        if known is None and ingestion_id not in foreign:
             raise LedgerBehindTableError(
                 f"The table {table} holds batches of ingestion {ingestion_id}, up to number {number}, "
-                "of which this ledger knows nothing."
+                "of which this ledger knows nothing.",
+                remedy=(
+                    "Use the database that loaded them (check AUTOLOADER_HOME and DATABASE_URL). If it is lost, "
+                    f"`autoloader ledger rebuild {table} --adopt {ingestion_id}` takes them over; if another "
+                    f"installation goes on loading them, `--not-ours {ingestion_id}` says so."
+                ),
             )
-        if number > known:
-            raise LedgerBehindTableError(
-                f"The table {table} holds batch {number} of ingestion {ingestion_id}; this ledger knows only {known}."
-            )
+        if known is not None and number > known:
+            behind[ingestion_id] = number
+    return behind

@@ -13,11 +13,14 @@ from app.domain.definition import Definition
 from app.domain.errors import FileFailure, LeaseLostError
 from app.domain.files import FileState, SourceFile
 from app.domain.ledger import Closing, OpenBatch
+from app.domain.rebuilding import RestoredFile
 from app.domain.runs import Lease, TableRecord
 from app.persistence.leases import holds
 from app.persistence.schema import batches, files, ingestions, tables
 from app.persistence.store import SqlStore, storable
 
+# Of files whose time of modification nobody kept.
+TIME_NOT_KEPT = datetime(1970, 1, 1, tzinfo=UTC)
 # A failed file is tried again by the next run at once, then after a minute, four minutes and so on.
 _FIRST_DELAY_S = 60
 _CLAIMABLE = (
@@ -133,6 +136,11 @@ class SqlBatches(SqlStore):
                     closed_at=now,
                 )
             )
+            strangers = _strangers(connection, closing)
+            if strangers:
+                write_loaded(
+                    self._insert(files), connection, table.id, generation, closing.batch, lease.run_id, strangers
+                )
             _record_files(connection, table, generation, closing, now)
             if closing.committed:
                 connection.execute(
@@ -234,11 +242,11 @@ def _record_files(connection: Connection, table: TableRecord, generation: int, c
     loaded = [f for f in closing.loaded if (f.key, f.version) in tries]
     if loaded:
         connection.execute(
-            update(files).where(one).values(_outcome(FileState.SUCCESS, now) | {"rows": bindparam("the_rows")}),
+            update(files).where(one).values(outcome(FileState.SUCCESS, now) | {"rows": bindparam("the_rows")}),
             [{"the_key": f.key, "the_version": f.version, "the_rows": f.rows} for f in loaded],
         )
     outcomes = [
-        {"the_key": f.key, "the_version": f.version, **_failure(f, tries[f.key, f.version] + 1, now)}
+        {"the_key": f.key, "the_version": f.version, **failure_values(f, tries[f.key, f.version] + 1, now)}
         for f in closing.failed
         if (f.key, f.version) in tries
     ]
@@ -249,10 +257,76 @@ def _record_files(connection: Connection, table: TableRecord, generation: int, c
             [{name if name.startswith("the_") else f"new_{name}": v for name, v in o.items()} for o in outcomes],
         )
     # What the batch neither loaded nor failed is found again by the next listing.
-    connection.execute(update(files).where(mine).values(_outcome(FileState.DISCOVERED, now)))
+    connection.execute(update(files).where(mine).values(outcome(FileState.DISCOVERED, now)))
 
 
-def _outcome(state: FileState, now: datetime) -> dict[str, Any]:
+def _strangers(connection: Connection, closing: Closing) -> list[RestoredFile]:
+    """Files that the batch loaded without our claim: another installation committed under the same number."""
+    claimed = {
+        (row.key, row.version)
+        for row in connection.execute(
+            select(files.c.key, files.c.version).where(
+                files.c.ingestion_id == closing.batch.ingestion_id,
+                files.c.batch_number == closing.batch.number,
+                files.c.state == FileState.PROCESSING.value,
+            )
+        )
+    }
+    return [
+        RestoredFile(f.key, f.version, f.rows, f.size_bytes)
+        for f in closing.loaded
+        if (f.key, f.version) not in claimed
+    ]
+
+
+def write_loaded(  # noqa: PLR0917 - a statement and its values
+    insertion: Any,  # noqa: ANN401 - the two dialects' inserts share no type with `on_conflict`
+    connection: Connection,
+    table_id: int,
+    generation: int,
+    batch: BatchRef,
+    run_id: str,
+    loaded: Sequence[RestoredFile],
+) -> None:
+    """Record files as loaded by a batch, seen before or not; one that was loaded stays as it is."""
+    now = datetime.now(UTC)
+    fixed = {
+        "table_id": table_id,
+        "generation": generation,
+        "ingestion_id": batch.ingestion_id,
+        "batch_number": batch.number,
+        "run_id": run_id,
+        "tries": 0,
+        **outcome(FileState.SUCCESS, now),
+    }
+    rows = [
+        {
+            **fixed,
+            "key": f.key,
+            "version": f.version,
+            "size_bytes": f.size_bytes,
+            "modified_at": f.modified_at or TIME_NOT_KEPT,
+            "rows": f.rows,
+        }
+        for f in loaded
+    ]
+    told = [
+        name
+        for name in rows[0]
+        if name not in {*files.primary_key.columns.keys(), "size_bytes", "modified_at", "tries"}
+    ]
+    connection.execute(
+        insertion.on_conflict_do_update(
+            index_elements=["table_id", "generation", "key", "version"],
+            set_={name: insertion.excluded[name] for name in told},
+            where=files.c.state != FileState.SUCCESS.value,
+        ),
+        rows,
+    )
+
+
+def outcome(state: FileState, now: datetime) -> dict[str, Any]:
+    """The columns of a file that has come to this state, with no failure."""
     return {
         "state": state.value,
         "updated_at": now,
@@ -265,9 +339,10 @@ def _outcome(state: FileState, now: datetime) -> dict[str, Any]:
     }
 
 
-def _failure(failure: FileFailure, tries: int, now: datetime) -> dict[str, Any]:
+def failure_values(failure: FileFailure, tries: int, now: datetime) -> dict[str, Any]:
+    """The columns of a file that failed for the `tries`-th time."""
     delay_s = 0 if tries < 2 else _FIRST_DELAY_S * 4 ** (tries - 2)  # noqa: PLR2004 - the first retry is at once
-    return _outcome(FileState.FAILED, now) | {
+    return outcome(FileState.FAILED, now) | {
         "category": failure.category.value,
         "message": storable(failure.message),
         "line": failure.line,

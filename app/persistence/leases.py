@@ -20,7 +20,9 @@ _SAME_PROCESS_S = 1.0
 class SqlLeases(SqlStore):
     """Keeps the promises of `domain.ledger.Leases`."""
 
-    def acquire(self, ingestion_id: str, run_id: str, owner: Owner, seconds: float) -> Lease | LeaseHolder:
+    def acquire(
+        self, ingestion_id: str, run_id: str, owner: Owner, seconds: float, *, above_epoch: int = 0
+    ) -> Lease | LeaseHolder:
         """Take the lease, or say who holds it."""
         with self._write() as connection:
             row = self._locked_row(connection, ingestion_id)
@@ -29,7 +31,7 @@ class SqlLeases(SqlStore):
             at_work = holder(row, now_s)
             if at_work is not None and at_work.run_id != run_id:
                 return at_work
-            epoch = row.epoch + 1
+            epoch = max(row.epoch, above_epoch) + 1
             connection.execute(
                 update(leases)
                 .where(leases.c.ingestion_id == ingestion_id)

@@ -21,11 +21,12 @@ from app.persistence.database import (
 )
 from app.persistence.files import SqlFiles
 from app.persistence.leases import SqlLeases
+from app.persistence.restoring import SqlRestoring
 from app.persistence.runs import SqlRuns
 from app.persistence.tables import SqlTables
 
 
-class SqlLedger(SqlLeases, SqlTables, SqlRuns, SqlBatches, SqlFiles):
+class SqlLedger(SqlLeases, SqlTables, SqlRestoring, SqlRuns, SqlBatches, SqlFiles):
     """Keeps the promises of `domain.ledger.Ledger`."""
 
 

@@ -200,6 +200,15 @@ files = Table(
     sqlite_with_rowid=False,
 )
 
+# Ingestions whose batches are in a table and that another installation loads.
+foreign_ingestions = Table(
+    "foreign_ingestions",
+    metadata,
+    Column("table_id", ForeignKey("tables.id"), primary_key=True),
+    Column("ingestion_id", String(64), primary_key=True),
+    Column("created_at", UtcMicroseconds, nullable=False),
+)
+
 IS_LOAD = text("kind = 'load'")
 UNIQUE_LOAD_INGESTION = Index(
     "uq_ingestions_load", ingestions.c.table_id, unique=True, sqlite_where=IS_LOAD, postgresql_where=IS_LOAD

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Select, func, select, update
 
 from app.domain.errors import RunInProgressError
 from app.domain.files import FileState
 from app.domain.runs import TableRecord
+from app.domain.sweeping import BatchRecord
 from app.persistence.leases import holder
-from app.persistence.schema import IS_LOAD, batches, files, ingestions, leases, tables
+from app.persistence.schema import batches, files, ingestions, leases, tables
 from app.persistence.store import SqlStore, table_record
 
 
@@ -51,7 +52,17 @@ class SqlTables(SqlStore):
             connection.execute(
                 self._insert(ingestions)
                 .values(id=ingestion_id, table_id=table.id, kind="load", next_batch=1, created_at=datetime.now(UTC))
-                .on_conflict_do_nothing(index_elements=["table_id"], index_where=IS_LOAD)
+                .on_conflict_do_nothing()
+            )
+            # It may be here already, because it was adopted before.
+            connection.execute(
+                update(ingestions)
+                .where(
+                    ingestions.c.id == ingestion_id,
+                    ingestions.c.table_id == table.id,
+                    _load_ingestion_of(table).scalar_subquery().is_(None),
+                )
+                .values(kind="load")
             )
             made = _load_ingestion(connection, table)
             assert made is not None  # noqa: S101 - by us or by another
@@ -67,6 +78,24 @@ class SqlTables(SqlStore):
         )
         with self._read() as connection:
             return {row[0]: row[1] for row in connection.execute(statement)}
+
+    def count_open_batches(self, table: TableRecord) -> int:
+        """How many batches of the table were claimed and not closed."""
+        statement = select(func.count()).select_from(batches)
+        with self._read() as connection:
+            return connection.execute(
+                statement.where(batches.c.table_id == table.id, batches.c.state == "open")
+            ).scalar_one()
+
+    def batch_records(self, table: TableRecord) -> list[BatchRecord]:
+        """Every batch of the table."""
+        statement = select(batches.c.ingestion_id, batches.c.number, batches.c.generation, batches.c.state)
+        with self._read() as connection:
+            rows = connection.execute(statement.where(batches.c.table_id == table.id))
+            return [
+                BatchRecord(row.ingestion_id, row.number, row.generation, row.state == "open", row.state == "empty")
+                for row in rows
+            ]
 
     def clear(self, table: TableRecord) -> tuple[int, int]:
         """Begin a new generation and forget which table it was."""
@@ -124,6 +153,8 @@ def _find(connection: Connection, name: str) -> TableRecord | None:
 
 
 def _load_ingestion(connection: Connection, table: TableRecord) -> str | None:
-    return connection.execute(
-        select(ingestions.c.id).where(ingestions.c.table_id == table.id, ingestions.c.kind == "load")
-    ).scalar_one_or_none()
+    return connection.execute(_load_ingestion_of(table)).scalar_one_or_none()
+
+
+def _load_ingestion_of(table: TableRecord) -> Select[tuple[str]]:
+    return select(ingestions.c.id).where(ingestions.c.table_id == table.id, ingestions.c.kind == "load")

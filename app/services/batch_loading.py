@@ -25,7 +25,7 @@ from app.domain.evolution import extends, plan_changes, without_clashes
 from app.domain.ledger import Closing, OpenBatch
 from app.domain.ports import Catalog, CommitOrder, Committed, Draft, Engine, FoundBatch, Progress, Reading
 from app.domain.system_columns import data_columns, system_columns
-from app.domain.table import LOAD_INGESTION, TableHead, TableName
+from app.domain.table import LOAD_INGESTION, TableHead, TableName, last_batches
 from app.domain.types import EMPTY, Struct, join_structs, without_unknown
 from app.domain.watch import Failpoint
 from app.services.writing import WritePlan, Written, write_all
@@ -87,6 +87,12 @@ class BatchLoader:
     def _attempt(self, task: BatchTask) -> Closing:
         head = self._catalog.head(task.table)
         task.check_head(head)
+        batch = task.batch.batch
+        if head is not None and last_batches(head.properties).get(batch.ingestion_id, 0) >= batch.number:
+            # Another database gave out the number too. A manifest of ours must not take the place of that one's.
+            found = self._look_up(task)
+            if found is not None:
+                return closing_from_table(task.batch, task.table, found)
         draft_for = self._draft_existing(task, head) if head else self._draft_new(task)
         written = write_all(self._engine, _write_plan(task, draft_for), task.progress)
         try:

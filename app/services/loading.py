@@ -18,9 +18,11 @@ from app.domain.errors import (
 )
 from app.domain.ledger import Ledger
 from app.domain.runs import Lease, RunReport, RunStatus
-from app.domain.table_checks import check_batches
+from app.domain.table import LOAD_INGESTION
+from app.domain.table_checks import batches_behind
 from app.domain.watch import Watcher
 from app.services.preflight import LoadRequest, prepare
+from app.services.rebuilding import highest_epoch, known_ingestion
 from app.services.run import Job, LoadPorts, Run, RunSettings
 
 log = structlog.get_logger(__name__)
@@ -53,12 +55,16 @@ class LoadService:
             raise NoMatchError(f"No file in {request.path} matches, and the table {request.table} does not exist yet.")
         if not self._ports.has_ledger():
             # Refused before an empty ledger is made beside a table that was loaded with another one.
-            check_batches(str(request.table), head, {})
+            mine = head.properties.get(LOAD_INGESTION) if head else None
+            batches_behind(str(request.table), head, {mine: 0} if mine else {})
         ledger = self._ports.open_ledger()
         record = ledger.ensure_table(str(request.table))
-        ingestion_id = ledger.ensure_load_ingestion(record, uuid.uuid4().hex)
+        mine = known_ingestion(ledger, record, head)
+        ingestion_id = ledger.ensure_load_ingestion(record, mine or uuid.uuid4().hex)
+        behind = batches_behind(record.name, head, ledger.committed_batches(record), ledger.foreign_ingestions(record))
+        above = highest_epoch(self._ports.storage, head, ingestion_id, behind=ingestion_id in behind)
         report = RunReport(run_id=uuid.uuid4().hex, table=str(request.table))
-        lease = self._acquire(ledger, ingestion_id, report.run_id, request.wait_s, watcher)
+        lease = self._acquire(ledger, ingestion_id, report.run_id, request.wait_s, watcher, above)
         try:
             ledger.start_run(report.run_id, ingestion_id, record)
             Run(self._ports, self._settings, Job(request, prepared, ledger, lease, watcher, report)).work()
@@ -75,11 +81,15 @@ class LoadService:
         self._ports.failpoint("lease_released")
         return report
 
-    def _acquire(self, ledger: Ledger, ingestion_id: str, run_id: str, wait_s: float, watcher: Watcher) -> Lease:
+    def _acquire(  # noqa: PLR0917 - each is needed once
+        self, ledger: Ledger, ingestion_id: str, run_id: str, wait_s: float, watcher: Watcher, above_epoch: int
+    ) -> Lease:
         deadline = time.monotonic() + wait_s
         said = False
         while True:
-            got = ledger.acquire(ingestion_id, run_id, self._ports.owner, self._settings.lease_s)
+            got = ledger.acquire(
+                ingestion_id, run_id, self._ports.owner, self._settings.lease_s, above_epoch=above_epoch
+            )
             if isinstance(got, Lease):
                 self._ports.failpoint("lease_taken")
                 return got

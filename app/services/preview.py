@@ -62,10 +62,12 @@ def plan_load(ports: PlanPorts, settings: RunSettings, request: LoadRequest) -> 
         raise SourceContainsWarehouseError(f"The source {request.path} contains the table at {head.location}.")
     record = ports.ledger.table(str(request.table)) if ports.ledger else None
     given_out: Mapping[str, int] = {}
+    foreign: frozenset[str] = frozenset()
     if ports.ledger is not None and record is not None:
         check_identity(record, head)
         given_out = ports.ledger.committed_batches(record)
-    check_batches(str(request.table), head, given_out)
+        foreign = ports.ledger.foreign_ingestions(record)
+    check_batches(str(request.table), head, given_out, foreign)
     new = _NewFiles(ports, settings, request, prepared, record)
     first: tuple[SourceFile, ...] = ()
     batches = files = stored_bytes = 0

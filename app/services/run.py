@@ -23,12 +23,15 @@ from app.domain.ports import Catalog, Engine, Reading, Source
 from app.domain.runs import Lease, Owner, RunReport, TableRecord
 from app.domain.selection import Decision, decide, plan_batches
 from app.domain.table import TableHead
-from app.domain.table_checks import check_batches, check_identity
+from app.domain.table_checks import batches_behind, check_identity
+from app.domain.upkeep import TableReader, TableStorage
 from app.domain.watch import Failpoint, Watcher
 from app.services.batch_loading import UNKNOWN_WAITS_S, BatchLoader, BatchTask
 from app.services.heartbeat import Heartbeat
 from app.services.preflight import LoadRequest, OpenSource, Prepared, check_format
+from app.services.rebuilding import Hold, Rebuilder, RebuildPorts
 from app.services.recovery import settle
+from app.services.sweeping import Sweeper, sweep_quietly
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,8 @@ class LoadPorts:
     # Whether there is a ledger already.
     has_ledger: Callable[[], bool]
     catalog: Catalog
+    storage: TableStorage
+    reader: TableReader
     engine: Engine
     open_source: OpenSource
     # Puts a source's listing into key order; told by the callback where it was not.
@@ -97,16 +102,17 @@ class Run:
         self._marks: list[tuple[SourceFile, FileState]] = []
         # Files of settled batches: this run loaded them, so they are not known from before.
         self._settled: set[tuple[str, str]] = set()
+        self._settled_any = False
 
     def work(self) -> None:
         """Check the table, settle what is open, load what is new."""
         with self._heartbeat.beating():
             head = self._ports.catalog.head(self._request.table)
             self._check_head(head)
-            record = self._record()
-            check_batches(record.name, head, self._ledger.committed_batches(record))
+            record = self._rebuild_if_behind(self._record(), head)
             for batch in self._ledger.open_batches(self._lease, record):
                 self._settle(batch)
+                self._settled_any = True
                 self._settled.update((f.key, f.version) for f in batch.files)
             for files in plan_batches(
                 self._new_files(), batch_bytes=self._settings.batch_bytes, batch_files=self._settings.batch_files
@@ -114,6 +120,10 @@ class Run:
                 self._load_batch(files)
             self._flush_marks()
             self._add_hints()
+            if self._settled_any:
+                sweep_quietly(
+                    Sweeper(self._ledger, self._ports.storage, self._request.table, lease_s=self._settings.lease_s)
+                )
             self._ports.failpoint("run_finished")
 
     # --- the table ------------------------------------------------------------------------------------------------
@@ -124,6 +134,29 @@ class Run:
 
     def _check_head(self, head: TableHead | None) -> None:
         check_identity(self._record(), head)
+
+    def _rebuild_if_behind(self, record: TableRecord, head: TableHead | None) -> TableRecord:
+        """Give the ledger what the table holds of ours and it lacks, as after its database was lost.
+
+        Raises:
+            LedgerBehindTableError: The table holds batches of which nobody here knows, or nothing says which files
+                are in.
+        """
+        ledger = self._ledger
+        behind = batches_behind(record.name, head, ledger.committed_batches(record), ledger.foreign_ingestions(record))
+        if not behind:
+            return record
+        ports = RebuildPorts(ledger, self._ports.catalog, self._ports.storage, self._ports.reader, self._ports.owner)
+        rebuilder = Rebuilder(ports, self._request.table, lease_s=self._settings.lease_s)
+        held = {self._lease.ingestion_id: Hold(self._lease, self._heartbeat.assert_alive)}
+        rebuilt = rebuilder.rebuild(sorted(behind), held)
+        self._watcher.note(
+            f"The ledger lacked {rebuilt.batches} batches that the table holds. It was rebuilt from the table: "
+            f"{rebuilt.files_loaded} files with {rebuilt.rows} rows are known again."
+        )
+        for sentence in rebuilt.sentences():
+            self._warn(sentence)
+        return self._record()
 
     # --- batches --------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,15 +24,20 @@ from app.destinations.schemas import to_iceberg
 from app.domain.ports import Catalog
 from app.domain.table import TableName
 from app.domain.types import LONG, STRING, Field, ListOf, MapOf, Struct
+from app.domain.upkeep import TableReader, TableStorage
 from tests.fakes.catalog import FakeCatalog, FakeStore, FakeTable
 from tests.support.parquet_files import write_data_file
+
+
+class Client(Catalog, TableReader, TableStorage, Protocol):
+    """Everything that a catalog can do."""
 
 
 class Rig(ABC):
     """A catalog, its clients, and a hand that is not ours."""
 
     @abstractmethod
-    def client(self) -> Catalog:
+    def client(self) -> Client:
         """A new client of the same catalog."""
 
     @abstractmethod

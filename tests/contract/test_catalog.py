@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from app.domain.ports import Catalog, CommitOrder, Committed, Draft
 from app.domain.system_columns import system_columns
 from app.domain.table import TableName, epoch_property, last_batch_property
 from app.domain.types import INT, LONG, STRING, DataType, Field, ListOf, MapOf, Struct
+from app.domain.upkeep import StoredFile
 from tests.contract.catalog_rigs import NESTED, FakeRig, IcebergRig, Rig
 from tests.support.parquet_files import write_data_file
 
@@ -550,3 +552,127 @@ def test_a_file_that_was_never_committed_can_be_removed(catalog: Catalog, table:
     assert data_file.path.endswith("/data/left.parquet")
     sink.delete(data_file.path)
     sink.delete(data_file.path)
+
+
+# --- what is in it ------------------------------------------------------------------------------------------------
+
+
+def rows_of(*numbered: tuple[str | None, str | None, datetime | None]) -> list[dict[str, object]]:
+    return [
+        {"id": n, "_file_path": path, "_batch_id": batch, "_file_modified_at": at}
+        for n, (path, batch, at) in enumerate(numbered)
+    ]
+
+
+def test_rows_are_counted_by_file_and_batch_in_the_order_of_keys(rig: Rig, catalog: Catalog) -> None:
+    name = rig.new_name()
+    early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    draft = catalog.draft_new(name, SCHEMA, {})
+    order = order_for(draft, 1, [1])
+    high, low = "s3://b/\U00010000", "s3://b/\uffff"
+    rows = rows_of(
+        (high, "n-1", late), (low, "n-1", None), (low, "n-2", early), (high, "n-1", late), (None, None, None)
+    )
+    data_file = write_data_file(draft.sink(), "rows.parquet", draft.schema, rows)
+    draft.commit(replace(order, data_files=(data_file,)))
+    found = rig.client().contents(name)
+    assert found.by_file
+    assert list(found.files) == [
+        StoredFile(None, None, 1, None),
+        StoredFile(low, "n-1", 1, None),
+        StoredFile(low, "n-2", 1, early),
+        StoredFile(high, "n-1", 2, late),
+    ]
+    head = catalog.head(name)
+    assert head is not None
+    assert found.head.snapshot_id == head.snapshot_id
+
+
+def test_rows_of_a_table_that_names_no_files_are_one_number(rig: Rig, catalog: Catalog) -> None:
+    name = rig.new_name()
+    draft = catalog.draft_new(name, Struct((Field("id", LONG), *system_columns(provenance=False))), {})
+    commit(draft, 1, [1, 2, 3])
+    found = rig.client().contents(name)
+    assert not found.by_file
+    assert list(found.files) == [StoredFile(None, None, 3)]
+
+
+def test_a_table_without_rows_and_one_that_is_not_there(rig: Rig) -> None:
+    name = rig.new_name()
+    rig.make(name, SCHEMA)
+    assert list(rig.client().contents(name).files) == []
+    with pytest.raises(TableNotFoundError):
+        rig.client().contents(rig.new_name())
+
+
+# --- what lies beside it ------------------------------------------------------------------------------------------
+
+
+def test_data_files_are_listed_and_those_in_use_are_told(rig: Rig, catalog: Catalog, table: TableName) -> None:
+    client = rig.client()
+    commit(catalog.draft(table, ()), 2, [2])
+    draft = catalog.draft(table, ())
+    orphan = write_data_file(draft.sink(), "orphan.parquet", draft.schema, [{"id": 9}])
+    found = {f.path: f for f in client.data_folder(table)}
+    assert orphan.path in found
+    assert len(found) == 3
+    seen = found[orphan.path]
+    assert (seen.name, seen.size_bytes) == ("orphan.parquet", orphan.size_bytes)
+    assert seen.modified_at.utcoffset() is not None
+    references = client.references(table, {f.name for f in found.values()} | {"elsewhere.parquet"})
+    assert references.names == {f.name for f in found.values()} - {"orphan.parquet"}
+    assert references.head == catalog.head(table)
+    assert client.references(table, ()).names == frozenset()
+
+
+def test_files_are_removed_once_and_for_all(rig: Rig, catalog: Catalog, table: TableName) -> None:
+    client = rig.client()
+    draft = catalog.draft(table, ())
+    orphans = [write_data_file(draft.sink(), f"o{n}.parquet", draft.schema, [{"id": n}]).path for n in (1, 2)]
+    client.remove(table, orphans)
+    client.remove(table, orphans)
+    assert not {f.path for f in client.data_folder(table)} & set(orphans)
+    assert rig.ids(table) == [1]
+
+
+def test_manifests_are_listed_and_read(rig: Rig, catalog: Catalog, table: TableName) -> None:
+    client = rig.client()
+    path = catalog.draft(table, ()).write_manifest(manifest_of(BatchRef(INGESTION, 2, 5), [7]))
+    found = [f for f in client.manifest_folder(table) if f.name.startswith(INGESTION)]
+    assert sorted(f.name.rpartition(".")[0] for f in found) == [f"{INGESTION}-00000001.1", f"{INGESTION}-00000002.5"]
+    assert path in {f.path for f in found}
+    read = list(client.read_manifests(table, [path, path.replace(".5.", ".6.")]))
+    assert read == [manifest_of(BatchRef(INGESTION, 2, 5), [7]), None]
+
+
+def test_commits_are_told_as_long_as_the_metadata_knows(rig: Rig, catalog: Catalog, table: TableName) -> None:
+    client = rig.client()
+    second = commit(catalog.draft(table, ()), 2, [2], epoch=3)
+    manifests = {f.path for f in client.manifest_folder(table)}
+    commits = client.references(table, ()).commits
+    assert {c.batch for c in commits} == {BatchRef(INGESTION, 1, 1), BatchRef(INGESTION, 2, 3)}
+    assert {c.manifest_path for c in commits} <= manifests
+    assert (second.snapshot_id, second.sequence_number) in {(c.snapshot_id, c.sequence_number) for c in commits}
+    assert all(c.in_history for c in commits)
+    rig.append(table, 50)
+    rig.expire(table)
+    (last,) = client.references(table, ()).commits
+    assert (last.batch, last.snapshot_id) == (BatchRef(INGESTION, 2, 3), None)
+
+
+def test_nothing_lies_beside_a_table_that_is_not_there(rig: Rig) -> None:
+    client, name = rig.client(), rig.new_name()
+    for look in (client.data_folder, client.manifest_folder):
+        with pytest.raises(TableNotFoundError):
+            list(look(name))
+    with pytest.raises(TableNotFoundError):
+        client.references(name, ())
+
+
+def test_a_table_of_others_has_no_manifests(rig: Rig) -> None:
+    name = rig.new_name()
+    rig.make(name, SCHEMA)
+    client = rig.client()
+    assert list(client.manifest_folder(name)) == []
+    assert list(client.data_folder(name)) == []
+    assert client.references(name, {"x"}).commits == ()

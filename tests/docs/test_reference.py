@@ -51,6 +51,8 @@ def _walk(command: object, path: tuple[str, ...]) -> Iterator[tuple[str, list[Op
 
 
 COMMANDS = dict(commands())
+# Their sections name the options of `load` that they do not take, and those of their own.
+LIKE_LOAD = {"plan", "ledger check"}
 
 
 # --- settings ------------------------------------------------------------------------------------------------------
@@ -129,7 +131,9 @@ def test_every_option_is_documented(option: Option) -> None:
     elif not option.command:
         documented = codes(front)
     else:
-        described = front + section(text, "## load" if option.command == "plan" else f"## {option.command}")
+        described = front + section(text, f"## {option.command}")
+        if option.command in LIKE_LOAD:
+            described += section(text, "## load")
         # A table's first cell, or the form of the command itself; an option that is only mentioned is not described.
         forms = re.findall(rf"^`autoloader {option.command} .*`$", described, re.MULTILINE)
         documented = {word for cell in [*rows(described), *forms] for word in re.split(r"[\s`\[\]]+", cell)}

@@ -6,11 +6,15 @@ import io
 import itertools
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import pyarrow.parquet as pq
 
 from app.domain.batch import BatchManifest, BatchRef
 from app.domain.errors import (
@@ -24,9 +28,12 @@ from app.domain.errors import (
 )
 from app.domain.evolution import AddColumn, Change, apply_changes
 from app.domain.ports import CommitOrder, Committed, DataFile, DataSink, Draft, FoundBatch
-from app.domain.system_columns import system_columns
-from app.domain.table import MANIFEST_FOLDER, TableHead, TableName, epoch_property, last_batch_property
+from app.domain.system_columns import BATCH_ID, FILE_MODIFIED_AT, FILE_PATH, system_columns
+from app.domain.table import MANIFEST_FOLDER, TableHead, TableName, epoch_property, last_batch_property, last_batches
 from app.domain.types import DataType, Field, ListOf, MapOf, Struct
+from app.domain.upkeep import BatchCommit, Contents, References, StoredFile, StoredObject
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class FakeStore:
         """Keep files in memory, or below `folder` where processes other than this one write them."""
         self.folder = folder
         self.files: dict[str, bytes] = {}
+        self.written_at: dict[str, datetime] = {}
         self._tables: dict[TableName, FakeTable] = {}
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
@@ -106,6 +114,12 @@ class FakeStore:
             assert old is not None, f"there is no {name}"
             if self.swap(name, old, edit(old)):
                 return
+
+    def list(self, folder: str) -> Iterator[StoredObject]:
+        """The files in memory of a folder; old ones, unless `written_at` says when they were written."""
+        for path, data in list(self.files.items()):
+            if path.rpartition("/")[0] == folder:
+                yield StoredObject(path, len(data), self.written_at.get(path, LONG_AGO))
 
     def read(self, path: str) -> bytes:
         """The bytes of a file."""
@@ -233,6 +247,58 @@ class FakeCatalog:
             if self.store.swap(table, now, new):
                 return _head(table, new)
 
+    def contents(self, table: TableName) -> Contents:
+        now = self._there(table)
+        rows: list[dict[str, Any]] = []
+        for data_file in now.data_files:
+            rows += pq.read_table(io.BytesIO(self.store.read(data_file.path))).to_pylist()
+        by_file = now.schema.find(FILE_PATH) is not None
+        if not by_file:
+            return Contents(_head(table, now), by_file, iter([StoredFile(None, None, len(rows))] if rows else []))
+        counts = Counter((r.get(FILE_PATH), r.get(BATCH_ID), r.get(FILE_MODIFIED_AT)) for r in rows)
+        files = [StoredFile(key, batch_id, n, modified_at) for (key, batch_id, modified_at), n in counts.items()]
+        return Contents(_head(table, now), by_file, iter(sorted(files, key=lambda f: ((f.key or "").encode(), str(f)))))
+
+    def data_folder(self, table: TableName) -> Iterator[StoredObject]:
+        return self.store.list(f"{self._there(table).location}/data")
+
+    def manifest_folder(self, table: TableName) -> Iterator[StoredObject]:
+        folder = self._there(table).properties.get(MANIFEST_FOLDER)
+        return self.store.list(folder) if folder else iter(())
+
+    def read_manifests(self, table: TableName, paths: Iterable[str]) -> Iterator[BatchManifest | None]:
+        self._there(table)
+        for path in paths:
+            try:
+                yield BatchManifest.from_json(self.store.files.get(path, b"{}"))
+            except ValueError:
+                yield None
+
+    def references(self, table: TableName, names: Collection[str]) -> References:
+        now = self._there(table)
+        held = {f.path.rpartition("/")[2] for f in now.data_files}
+        commits = [
+            BatchCommit(_ref(s.batch_id, s.manifest_path), s.manifest_path, s.id, s.sequence_number)
+            for s in now.snapshots
+            if s.batch_id and s.manifest_path
+        ]
+        for ingestion_id, number in last_batches(now.properties).items():
+            path = now.properties.get(f"autoloader.{ingestion_id}.last-manifest")
+            if path and path.rpartition("/")[2].startswith(f"{ingestion_id}-{number:08d}."):
+                commits.append(BatchCommit(_ref(f"{ingestion_id}-{number:08d}", path), path))
+        return References(_head(table, now), frozenset(held & set(names)), tuple(commits))
+
+    def remove(self, table: TableName, paths: Iterable[str]) -> None:
+        self._there(table)
+        for path in paths:
+            self.store.files.pop(path, None)
+
+    def _there(self, table: TableName) -> FakeTable:
+        now = self._get(table)
+        if now is None:
+            raise TableNotFoundError(f"There is no table {table}.")
+        return now
+
     def snapshot(self, table: FakeTable, batch_id: str | None = None, manifest_path: str | None = None) -> FakeSnapshot:
         """The next snapshot of `table`."""
         parent = table.current
@@ -319,11 +385,17 @@ class FakeDraft:
                 MANIFEST_FOLDER: order.manifest_path.rpartition("/")[0],
                 last_batch_property(order.batch.ingestion_id): str(order.batch.number),
                 epoch_property(order.batch.ingestion_id): str(order.batch.epoch),
+                f"autoloader.{order.batch.ingestion_id}.last-manifest": order.manifest_path,
             },
             snapshots=(*current.snapshots, snapshot),
             data_files=(*current.data_files, *order.data_files),
         )
         return new, snapshot
+
+
+def _ref(batch_id: str, manifest_path: str) -> BatchRef:
+    ingestion_id, _, number = batch_id.rpartition("-")
+    return BatchRef(ingestion_id, int(number), int(manifest_path.rsplit(".", 2)[1]))
 
 
 def _head(name: TableName, table: FakeTable) -> TableHead:

@@ -211,14 +211,21 @@ def test_a_table_that_was_rolled_back(place: World) -> None:
 
 
 def test_a_table_that_holds_more_than_the_ledger(place: World) -> None:
+    """Of an ingestion that nobody here knows: nothing is guessed, and no empty ledger is made beside it."""
     place.land(event_files(0))
     place.home.json("load", place.source, "--to", TABLE)
     for file in place.home.folder.glob("autoloader.db*"):
         file.unlink()
+    # A plan writes nothing, so it rebuilds nothing.
+    assert refused(place.home, "plan", place.source, "--to", TABLE)["code"] == "ledger_behind_table"
+    catalog = catalog_of(place.home)
+    with catalog.load_table(TABLE).transaction() as transaction:
+        transaction.set_properties({"autoloader.load-ingestion": "another"})
+    catalog.close()
     error = refused(place.home, "load", place.source, "--to", TABLE)
     assert error["code"] == "ledger_behind_table"
+    assert "--adopt" in error["remedy"]
     assert not (place.home.folder / "autoloader.db").exists()
-    assert refused(place.home, "plan", place.source, "--to", TABLE)["code"] == "ledger_behind_table"
     assert place.home.query(TABLE, f"select count(*) n from {TABLE}") == [{"n": 1000}]
 
 

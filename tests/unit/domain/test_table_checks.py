@@ -7,7 +7,7 @@ import pytest
 from app.domain.errors import LedgerBehindTableError, TableReplacedError, TableRolledBackError
 from app.domain.runs import TableRecord
 from app.domain.table import TableHead, TableName, last_batch_property
-from app.domain.table_checks import check_batches, check_identity
+from app.domain.table_checks import batches_behind, check_batches, check_identity
 from app.domain.types import EMPTY
 
 NAME = TableName("local", ("db",), "t")
@@ -84,3 +84,16 @@ def test_an_ingestion_that_nobody_here_knows_is_refused() -> None:
     with pytest.raises(LedgerBehindTableError, match="ingestion other") as caught:
         check_batches(RECORD.name, head, {"i1": 3})
     assert "AUTOLOADER_HOME" in caught.value.advice
+
+
+def test_what_the_ledger_lacks_is_told_by_ingestion() -> None:
+    properties = {last_batch_property("i1"): "4", last_batch_property("i2"): "2", last_batch_property("theirs"): "8"}
+    head = replace(HEAD, properties=properties)
+    assert batches_behind(RECORD.name, head, {"i1": 3, "i2": 2}, {"theirs"}) == {"i1": 4}
+    assert batches_behind(RECORD.name, head, {"i1": 0, "i2": 9}, {"theirs"}) == {"i1": 4}
+    assert batches_behind(RECORD.name, None, {}) == {}
+    with pytest.raises(LedgerBehindTableError, match="ingestion theirs") as caught:
+        batches_behind(RECORD.name, head, {"i1": 4, "i2": 2})
+    assert "--adopt theirs" in caught.value.advice
+    assert "--not-ours theirs" in caught.value.advice
+    check_batches(RECORD.name, head, {"i1": 4, "i2": 2}, {"theirs"})

@@ -216,3 +216,16 @@ def test_every_commit_is_on_the_disk_and_readers_wait_for_nobody(sqlite_url: str
         assert connection.execute(text("pragma synchronous")).scalar_one() == 2
         assert connection.execute(text("pragma foreign_keys")).scalar_one() == 1
     ledger.dispose()
+
+
+def test_the_second_migration_keeps_what_the_first_ledger_has(url: str) -> None:
+    """Up and down by one step, on a ledger with rows in it."""
+    open_desk(url).ledger.dispose()
+    engine = open_engine(parse_url(url))
+    for step, tables in ((command.downgrade, False), (command.upgrade, True)):
+        with engine.connect() as connection:
+            step(config_on(connection), "0001" if step is command.downgrade else "0002")
+            connection.commit()
+            assert inspect(connection).has_table("foreign_ingestions") is tables
+            assert connection.execute(text("select name from tables")).scalar() == TABLE
+    engine.dispose()

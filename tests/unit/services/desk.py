@@ -89,6 +89,9 @@ class Desk:
     # What opens a source by its path; by default every path is the one source.
     open_source: Callable[[str, str | None, Mapping[str, str] | None], Source] | None = None
 
+    # What looks at the files beside the table; by default the catalog itself.
+    storage: FakeCatalog | None = None
+
     def put(self, name: str, *rows: Mapping[str, object]) -> SourceFile:
         return self.source.put(name, lines(*rows))
 
@@ -104,6 +107,8 @@ class Desk:
             open_ledger=lambda: ledger,  # type: ignore[arg-type, return-value]
             has_ledger=lambda: True,
             catalog=catalog or FakeCatalog(self.store),
+            storage=self.storage or FakeCatalog(self.store),
+            reader=FakeCatalog(self.store),
             engine=self.engine,
             open_source=self.open_source or (lambda _path, _pattern, _keys: self.source),
             in_order=_in_order,

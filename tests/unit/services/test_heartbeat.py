@@ -19,8 +19,10 @@ class Leases:
         self.busy = False
         self.renewals = threading.Semaphore(0)
 
-    def acquire(self, ingestion_id: str, run_id: str, owner: Owner, seconds: float) -> Lease | LeaseHolder:
-        raise AssertionError((ingestion_id, run_id, owner, seconds))
+    def acquire(
+        self, ingestion_id: str, run_id: str, owner: Owner, seconds: float, *, above_epoch: int = 0
+    ) -> Lease | LeaseHolder:
+        raise AssertionError((ingestion_id, run_id, owner, seconds, above_epoch))
 
     def renew(self, lease: Lease, seconds: float) -> bool:
         assert (lease, seconds) == (LEASE, 0.04)

@@ -1,0 +1,283 @@
+"""Rebuild a table's ledger from the table: before a load that needs it, or because somebody asks."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from app.domain.batch import BatchManifest, BatchRef
+from app.domain.errors import InvalidFieldError, RunInProgressError, TableNotFoundError, TableRolledBackError
+from app.domain.ledger import Ledger, RestoredHead
+from app.domain.ports import Catalog
+from app.domain.rebuilding import Doubts, Evidence
+from app.domain.runs import Lease, Owner, TableRecord
+from app.domain.sweeping import manifest_batch
+from app.domain.table import LOAD_INGESTION, TableHead, TableName, epoch_property, last_batches
+from app.domain.table_checks import batches_behind, check_identity
+from app.domain.upkeep import BatchCommit, References, StoredFile, TableReader, TableStorage
+from app.services.heartbeat import Heartbeat
+
+
+@dataclass(frozen=True)
+class RebuildPorts:
+    """What a rebuild works with."""
+
+    ledger: Ledger
+    catalog: Catalog
+    storage: TableStorage
+    reader: TableReader
+    owner: Owner
+
+
+@dataclass(frozen=True)
+class RebuildRequest:
+    """Which table, and what is decided about ingestions that nobody here knows."""
+
+    table: TableName
+    adopt: str | None = None
+    not_ours: str | None = None
+
+
+@dataclass
+class RebuildReport:
+    """What the ledger was given back."""
+
+    table: str
+    ingestions: list[str] = field(default_factory=list)
+    generation: int = 1
+    # Of those that the ledger lacked.
+    batches: int = 0
+    files_loaded: int = 0
+    files_failed: int = 0
+    rows: int = 0
+    doubts: Doubts = field(default_factory=Doubts)
+
+    def sentences(self) -> list[str]:
+        """What could not be known, for people."""
+        doubts = self.doubts
+        told = (
+            (
+                doubts.files_by_rows,
+                "files are known by their rows and the time they were modified, not by their version",
+            ),
+            (
+                len(doubts.batches_without_rows),
+                "batches have a manifest and no row in the table: their files count as never loaded",
+            ),
+            (
+                len(doubts.batches_without_trace),
+                "batches left no trace: they were given up, or their rows were deleted and their manifests are lost",
+            ),
+            (
+                len(doubts.batches_on_trust),
+                "batches are taken for committed on the word of their manifest alone, for the rows name no batches",
+            ),
+        )
+        return [f"The rebuilt ledger could not know everything: {what} ({number})." for number, what in told if number]
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A lease and the question whether it is alive."""
+
+    lease: Lease
+    assert_alive: Callable[[], None]
+
+
+def known_ingestion(ledger: Ledger, record: TableRecord, head: TableHead | None) -> str | None:
+    """The id under which the command line loaded the table before its database was lost, where this one may go on.
+
+    It may not where the id is another installation's, or this ledger's for another table.
+    """
+    found = head.properties.get(LOAD_INGESTION) if head else None
+    if head is None or found is None or found not in last_batches(head.properties):
+        return None
+    if found in ledger.foreign_ingestions(record):
+        return None
+    return found if ledger.table_of_ingestion(found) in (None, record.name) else None
+
+
+def highest_epoch(storage: TableStorage, head: TableHead | None, ingestion_id: str, *, behind: bool) -> int:
+    """The highest epoch of the ingestion that the table or, where the ledger is behind, any manifest has seen."""
+    if head is None:
+        return 0
+    text = head.properties.get(epoch_property(ingestion_id), "")
+    epochs = [int(text) if text.isdecimal() else 0]
+    if behind:
+        named = (manifest_batch(f.name, {ingestion_id}) for f in storage.manifest_folder(head.name))
+        epochs += [batch.epoch for batch in named if batch]
+    return max(epochs)
+
+
+class Rebuilder:
+    """Rebuilds one table's ledger."""
+
+    def __init__(self, ports: RebuildPorts, table: TableName, *, lease_s: float) -> None:
+        self._ports = ports
+        self._table = table
+        self._lease_s = lease_s
+
+    def run(self, request: RebuildRequest) -> RebuildReport:
+        """Do what was asked for, whether the ledger is behind or not. Idempotent.
+
+        Raises:
+            TableNotFoundError: There is no table.
+            InvalidFieldError: An id that was given has no batch in the table, or is somebody else's.
+            LedgerBehindTableError: Nobody here knows an ingestion of the table, or which files a batch brought in.
+            RunInProgressError: A run is at work for one of the ingestions.
+            TableReplacedError, TableRolledBackError: It is not the table that the ledger knows.
+        """
+        ledger = self._ports.ledger
+        head = self._ports.catalog.head(self._table)
+        if head is None:
+            raise TableNotFoundError(f"There is no table {self._table}.")
+        record = ledger.ensure_table(str(self._table))
+        check_identity(record, head)
+        self._decide(request, record, head)
+        mine = known_ingestion(ledger, record, head)
+        if mine is not None and ledger.load_ingestion(record) is None and mine != request.adopt:
+            ledger.ensure_load_ingestion(record, mine)
+        given_out = ledger.committed_batches(record)
+        batches_behind(record.name, head, given_out, ledger.foreign_ingestions(record))
+        return self.rebuild(sorted(set(given_out) & set(last_batches(head.properties))), {})
+
+    def _decide(self, request: RebuildRequest, record: TableRecord, head: TableHead) -> None:
+        ledger = self._ports.ledger
+        for ingestion_id in filter(None, (request.adopt, request.not_ours)):
+            if ingestion_id not in last_batches(head.properties):
+                raise InvalidFieldError(f"The table {self._table} holds no batch of an ingestion {ingestion_id}.")
+        if request.not_ours is not None:
+            if ledger.table_of_ingestion(request.not_ours) is not None:
+                raise InvalidFieldError(f"The ingestion {request.not_ours} is one of this ledger's own.")
+            ledger.disown(record, request.not_ours)
+        if request.adopt is not None:
+            owner = ledger.table_of_ingestion(request.adopt)
+            if owner not in (None, record.name):
+                raise InvalidFieldError(f"The ingestion {request.adopt} loads the table {owner} in this ledger.")
+            ledger.adopt(record, request.adopt)
+
+    def rebuild(self, ingestions: Sequence[str], held: dict[str, Hold]) -> RebuildReport:
+        """Give the ledger the batches of these ingestions that it lacks.
+
+        Args:
+            ingestions: Ours, with batches in the table.
+            held: Leases that the caller has; the others are taken for as long as it takes.
+
+        Raises:
+            As `run`.
+        """
+        report = RebuildReport(str(self._table))
+        for ingestion_id in ingestions:
+            if ingestion_id in held:
+                self._rebuild_one(held[ingestion_id], report)
+            else:
+                with self._leased(ingestion_id) as hold:
+                    self._rebuild_one(hold, report)
+        return report
+
+    @contextmanager
+    def _leased(self, ingestion_id: str) -> Iterator[Hold]:
+        ledger, head = self._ports.ledger, self._ports.catalog.head(self._table)
+        above = highest_epoch(self._ports.storage, head, ingestion_id, behind=True)
+        got = ledger.acquire(ingestion_id, uuid.uuid4().hex, self._ports.owner, self._lease_s, above_epoch=above)
+        if not isinstance(got, Lease):
+            raise RunInProgressError(f"Run {got.run_id} is at work on {self._table}.", run_id=got.run_id)
+        heartbeat = Heartbeat(ledger, got, self._lease_s)
+        try:
+            with heartbeat.beating():
+                yield Hold(got, heartbeat.assert_alive)
+        finally:
+            ledger.release(got)
+
+    def _rebuild_one(self, hold: Hold, report: RebuildReport) -> None:
+        ledger, lease = self._ports.ledger, hold.lease
+        record = ledger.ensure_table(str(self._table))
+        self._fence_if_behind(record, hold)
+        references = self._ports.storage.references(self._table, ())
+        manifests, highest = self._manifests(lease.ingestion_id)
+        evidence, stored = self._evidence(references, lease.ingestion_id, manifests)
+        generation = max([record.generation, *(m.generation for tries in manifests.values() for m in tries)])
+        batches = list(evidence.batches(stored, record.generation, report.doubts))
+        record = ledger.restore_generation(record, generation)
+        for restored in batches:
+            if not ledger.restore_batch(lease, record, restored):
+                continue
+            report.batches += 1
+            if restored.generation == record.generation:
+                report.files_loaded += len(restored.loaded)
+                report.files_failed += len(restored.failed)
+                report.rows += sum(f.rows for f in restored.loaded)
+        next_batch = max(evidence.last, highest) + 1
+        ledger.restore_head(lease, record, _restored_head(record, references, next_batch))
+        report.ingestions.append(lease.ingestion_id)
+        report.generation = record.generation
+
+    def _fence_if_behind(self, record: TableRecord, hold: Hold) -> None:
+        """Shut out a process of a database that is gone: it might commit what it has while we read."""
+        ledger, ingestion_id = self._ports.ledger, hold.lease.ingestion_id
+        head = self._ports.catalog.head(self._table)
+        behind = batches_behind(record.name, head, ledger.committed_batches(record), ledger.foreign_ingestions(record))
+        if ingestion_id in behind:
+            batch = BatchRef(ingestion_id, behind[ingestion_id] + 1, hold.lease.epoch)
+            self._ports.catalog.fence(self._table, batch, hold.assert_alive)
+
+    def _manifests(self, ingestion_id: str) -> tuple[dict[int, list[BatchManifest]], int]:
+        """The manifests of the ingestion's tries by number, and the highest number that has one."""
+        named = [f.path for f in self._ports.storage.manifest_folder(self._table) if _is_of(f.name, ingestion_id)]
+        found: dict[int, list[BatchManifest]] = {}
+        for manifest in self._ports.storage.read_manifests(self._table, named):
+            if manifest is not None and manifest.batch.ingestion_id == ingestion_id:
+                found.setdefault(manifest.batch.number, []).append(manifest)
+        return found, max(found, default=0)
+
+    def _evidence(
+        self, references: References, ingestion_id: str, manifests: dict[int, list[BatchManifest]]
+    ) -> tuple[Evidence, dict[str, list[StoredFile]]]:
+        head = references.head
+        told = [c for c in references.commits if c.batch.ingestion_id == ingestion_id]
+        mine = [c for c in told if c.in_history]
+        lost = next((c for c in told if not c.in_history), None)
+        if lost is not None and not head.history_cut:
+            raise TableRolledBackError(
+                f"The table {self._table} was rolled back: its history does not hold snapshot {lost.snapshot_id}, "
+                f"which batch {lost.batch.batch_id} made."
+            )
+        contents = self._ports.reader.contents(self._table)
+        evidence = Evidence(
+            table=str(self._table),
+            ingestion_id=ingestion_id,
+            last=last_batches(head.properties)[ingestion_id],
+            manifests=manifests,
+            commits={c.batch.number: c for c in reversed(mine)},
+            history_cut=head.history_cut,
+            by_file=contents.by_file,
+        )
+        undecided = evidence.undecided()
+        return evidence, _rows_of(undecided, contents.files) if undecided and contents.by_file else {}
+
+
+def _is_of(name: str, ingestion_id: str) -> bool:
+    # Unfinished manifests begin with a dot.
+    return not name.startswith(".") and manifest_batch(name, {ingestion_id}) is not None
+
+
+def _rows_of(batch_ids: Collection[str], files: Iterator[StoredFile]) -> dict[str, list[StoredFile]]:
+    found: dict[str, list[StoredFile]] = {}
+    for file in files:
+        if file.batch_id in batch_ids and file.batch_id is not None and file.key is not None:
+            found.setdefault(file.batch_id, []).append(file)
+    return found
+
+
+def _restored_head(record: TableRecord, references: References, next_batch: int) -> RestoredHead:
+    """Our newest commit that is still in the history; where none is, the head itself."""
+    head = references.head
+    ours: list[BatchCommit] = [c for c in references.commits if c.in_history and c.snapshot_id is not None]
+    newest = max(ours, key=lambda c: c.sequence_number or 0, default=None)
+    if newest is None or newest.snapshot_id is None:
+        return RestoredHead(head.uuid, head.snapshot_id, head.sequence_number, next_batch)
+    if record.snapshot_id in head.ancestors and record.sequence_number > (newest.sequence_number or 0):
+        return RestoredHead(head.uuid, record.snapshot_id, record.sequence_number, next_batch)
+    return RestoredHead(head.uuid, newest.snapshot_id, newest.sequence_number or 0, next_batch)

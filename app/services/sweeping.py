@@ -1,0 +1,111 @@
+"""Remove what killed runs left beside a table: files of ours that nothing names, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from app.domain.batch import BatchRef
+from app.domain.errors import AutoloaderError, TableNotFoundError
+from app.domain.ledger import Ledger
+from app.domain.runs import TableRecord
+from app.domain.sweeping import Sweeping, data_file_batch, is_unfinished, manifest_batch
+from app.domain.table import TableName, last_batches
+from app.domain.table_checks import check_identity
+from app.domain.upkeep import StoredObject, TableStorage
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class SweepReport:
+    """What was removed, or would be."""
+
+    table: str
+    dry_run: bool
+    data_files: list[StoredObject] = field(default_factory=list)
+    manifests: list[StoredObject] = field(default_factory=list)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the removed files took."""
+        return sum(f.size_bytes for f in (*self.data_files, *self.manifests))
+
+
+class Sweeper:
+    """Sweeps one table."""
+
+    def __init__(self, ledger: Ledger, storage: TableStorage, table: TableName, *, lease_s: float) -> None:
+        """Sweep with what the ledger knows.
+
+        Args:
+            ledger: The table's.
+            storage: Where the table is.
+            table: Its name.
+            lease_s: Seconds that the longest lease holds; younger files are left alone.
+        """
+        self._ledger = ledger
+        self._storage = storage
+        self._table = table
+        self._lease = timedelta(seconds=lease_s)
+
+    def sweep(self, *, dry_run: bool = False) -> SweepReport:
+        """Find the leftovers and remove them, or with `dry_run` only say which they are.
+
+        Raises:
+            TableNotFoundError: There is no table, or no ledger of it.
+            TableReplacedError, TableRolledBackError: It is not the table that the ledger knows; nothing was removed.
+            WriteFailureError: A file cannot be removed; those before it are.
+            AutoloaderError: As `TableStorage`.
+        """
+        record = self._ledger.table(str(self._table))
+        if record is None:
+            raise TableNotFoundError(f"No load into {self._table} is known to this ledger.")
+        older_than = datetime.now(UTC) - self._lease
+        # The order matters: files first, then what the ledger says of their batches, then the metadata. A batch that
+        # is closed when the ledger is asked was committed before that, so the metadata that is read last names it.
+        data = [f for f in self._storage.data_folder(self._table) if f.modified_at < older_than]
+        manifests = [f for f in self._storage.manifest_folder(self._table) if f.modified_at < older_than]
+        records = {(b.ingestion_id, b.number): b for b in self._ledger.batch_records(record)}
+        references = self._storage.references(self._table, {f.name for f in data})
+        check_identity(record, references.head)
+        named = last_batches(references.head.properties)
+        sweeping = Sweeping(records, record.generation, named, references.commits, older_than)
+        ingestions = self._ingestions(record, set(named))
+        report = SweepReport(str(self._table), dry_run)
+        for file in data:
+            batch = data_file_batch(file.name, ingestions)
+            if batch is not None and sweeping.is_closed(batch) and file.name not in references.names:
+                report.data_files.append(file)
+        for file in manifests:
+            batch = manifest_batch(file.name, ingestions)
+            if batch is not None and sweeping.is_closed(batch) and self._is_leftover(file, batch, sweeping):
+                report.manifests.append(file)
+        if not dry_run:
+            self._storage.remove(self._table, (f.path for f in (*report.data_files, *report.manifests)))
+        return report
+
+    def _ingestions(self, record: TableRecord, named: set[str]) -> set[str]:
+        known = named | set(self._ledger.committed_batches(record))
+        return known - self._ledger.foreign_ingestions(record)
+
+    def _is_leftover(self, file: StoredObject, batch: BatchRef, sweeping: Sweeping) -> bool:
+        if is_unfinished(file.name):
+            return True
+        # Read only where its content can matter: where it lists files, does it have to go?
+        if not sweeping.is_leftover_manifest(batch, lists_files=True):
+            return False
+        (manifest,) = self._storage.read_manifests(self._table, [file.path])
+        return manifest is not None and sweeping.is_leftover_manifest(batch, lists_files=bool(manifest.files))
+
+
+def sweep_quietly(sweeper: Sweeper) -> None:
+    """Sweep after a recovery. What goes wrong is logged and no more: the next sweep finds the same files."""
+    try:
+        report = sweeper.sweep()
+    except AutoloaderError as error:
+        log.warning("sweep_failed", code=error.code, reason=error.message)
+        return
+    log.info("swept", data_files=len(report.data_files), manifests=len(report.manifests), size_bytes=report.size_bytes)
