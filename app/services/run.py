@@ -151,8 +151,8 @@ class Run:
         held = {self._lease.ingestion_id: Hold(self._lease, self._heartbeat.assert_alive)}
         rebuilt = rebuilder.rebuild(sorted(behind), held)
         self._watcher.note(
-            f"The ledger lacked {rebuilt.batches} batches that the table holds. It was rebuilt from the table: "
-            f"{rebuilt.files_loaded} files with {rebuilt.rows} rows are known again."
+            "The ledger lacked what the table holds and was rebuilt from it; "
+            f"batches: {rebuilt.batches}, files: {rebuilt.files_loaded}, rows: {rebuilt.rows}."
         )
         for sentence in rebuilt.sentences():
             self._warn(sentence)
