@@ -45,7 +45,9 @@ cli.add_typer(ledger, name="ledger")
 def main() -> NoReturn:
     """Run a command and exit with the contract's status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+        # `nohup` has the hang-up ignored, and that is to stay so.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
     try:
         _run_in_json() if _wants_json(sys.argv) else cli(prog_name="autoloader")
         sys.exit(0)
