@@ -10,14 +10,14 @@ from sqlalchemy import Connection, bindparam, exists, insert, or_, select, updat
 
 from app.domain.batch import BatchKind, BatchRef
 from app.domain.definition import Definition
-from app.domain.errors import FileFailure, LeaseLostError
+from app.domain.errors import FileFailure
 from app.domain.files import FileState, SourceFile
 from app.domain.ledger import Closing, OpenBatch
 from app.domain.rebuilding import RestoredFile
 from app.domain.runs import Lease, TableRecord
-from app.persistence.leases import holds
+from app.persistence.leases import LeasedStore
 from app.persistence.schema import batches, files, ingestions, tables
-from app.persistence.store import SqlStore, storable
+from app.persistence.store import storable
 
 # Of files whose time of modification nobody kept.
 TIME_NOT_KEPT = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,7 +32,7 @@ _CLAIMABLE = (
 )
 
 
-class SqlBatches(SqlStore):
+class SqlBatches(LeasedStore):
     """Keeps the promises of `domain.ledger.Batches`."""
 
     def claim(
@@ -153,15 +153,6 @@ class SqlBatches(SqlStore):
                         committed_at=now,
                     )
                 )
-
-    def _assert_lease(self, connection: Connection, lease: Lease, table: TableRecord) -> None:
-        """Raise when the lease is not ours; else nobody takes it before the transaction has ended.
-
-        Whoever takes a lease locks its table first. The lease itself is left unlocked, for it is renewed meanwhile.
-        """
-        self._lock_table(connection, table.id)
-        if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one()):
-            raise LeaseLostError
 
 
 def _give_back_other_versions(connection: Connection, ingestion_id: str, number: int) -> None:

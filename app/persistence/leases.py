@@ -9,7 +9,8 @@ from typing import Any
 import psutil
 from sqlalchemy import Connection, Row, select, update
 
-from app.domain.runs import Lease, LeaseHolder, Owner, RunStatus
+from app.domain.errors import LeaseLostError
+from app.domain.runs import Lease, LeaseHolder, Owner, RunStatus, TableRecord
 from app.persistence.schema import leases, runs
 from app.persistence.store import SqlStore
 
@@ -83,6 +84,19 @@ class SqlLeases(SqlStore):
                 .where(leases.c.ingestion_id == lease.ingestion_id, leases.c.epoch == lease.epoch)
                 .values(run_id=None, expires_at=0.0)
             )
+
+
+class LeasedStore(SqlStore):
+    """What only the holder of a lease may write."""
+
+    def _assert_lease(self, connection: Connection, lease: Lease, table: TableRecord) -> None:
+        """Raise when the lease is not ours; else nobody takes it before the transaction has ended.
+
+        Whoever takes a lease locks its table first. The lease itself is left unlocked, for it is renewed meanwhile.
+        """
+        self._lock_table(connection, table.id)
+        if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one()):
+            raise LeaseLostError
 
 
 def holds(connection: Connection, lease: Lease, now_s: float) -> bool:

@@ -6,15 +6,14 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, delete, exists, insert, select, update
 
-from app.domain.errors import LeaseLostError
 from app.domain.files import FileState
 from app.domain.ledger import RestoredHead
 from app.domain.rebuilding import RestoredBatch
 from app.domain.runs import Lease, TableRecord
 from app.persistence.batches import TIME_NOT_KEPT, failure_values, outcome, write_loaded
-from app.persistence.leases import holds
+from app.persistence.leases import LeasedStore
 from app.persistence.schema import batches, files, foreign_ingestions, ingestions, tables
-from app.persistence.store import SqlStore, table_record
+from app.persistence.store import table_record
 
 # States of batches that a rebuild does not touch.
 _SETTLED = ("committed", "cleared")
@@ -22,7 +21,7 @@ _SETTLED = ("committed", "cleared")
 _NO_DEFINITION = "{}"
 
 
-class SqlRestoring(SqlStore):
+class SqlRestoring(LeasedStore):
     """Keeps the promises of `domain.ledger.Restoring`."""
 
     def table_of_ingestion(self, ingestion_id: str) -> str | None:
@@ -73,7 +72,7 @@ class SqlRestoring(SqlStore):
     def restore_batch(self, lease: Lease, table: TableRecord, restored: RestoredBatch) -> bool:
         """Record a batch of the past, with its files."""
         with self._write() as connection:
-            self._assert_holds(connection, lease, table)
+            self._assert_lease(connection, lease, table)
             if not self._restore_row(connection, lease, table, restored):
                 return False
             if restored.generation == table.generation:
@@ -151,7 +150,7 @@ class SqlRestoring(SqlStore):
     def restore_head(self, lease: Lease, table: TableRecord, head: RestoredHead) -> None:
         """Note where the table stands."""
         with self._write() as connection:
-            self._assert_holds(connection, lease, table)
+            self._assert_lease(connection, lease, table)
             connection.execute(
                 update(tables)
                 .where(tables.c.id == table.id)
@@ -167,12 +166,6 @@ class SqlRestoring(SqlStore):
                 .where(ingestions.c.id == lease.ingestion_id, ingestions.c.next_batch < head.next_batch)
                 .values(next_batch=head.next_batch)
             )
-
-    def _assert_holds(self, connection: Connection, lease: Lease, table: TableRecord) -> None:
-        # Whoever takes a lease locks its table first.
-        self._lock_table(connection, table.id)
-        if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one()):
-            raise LeaseLostError
 
 
 def _supersede_failed(connection: Connection, table: TableRecord, restored: RestoredBatch) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import pwd
 import secrets
@@ -14,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ import pytest
 from psycopg import sql
 
 from tests.support.command import ROOT
-from tests.support.servers import free_ports
+from tests.support.servers import free_ports, shared
 
 ADMIN = "admin"
 # Sorts "a" before "B" and leaves punctuation out at first: nothing that relies on bytes goes well by chance.
@@ -80,27 +78,8 @@ class Postgres:
 @contextmanager
 def shared_postgres(folder: Path) -> Iterator[Postgres]:
     """A server that all processes with the same `folder` share: the first one starts it, the last one stops it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with _users(folder) as users:
-        server = Postgres(**users["server"]) if users.get("count") else start_postgres()
-        users.update(server=asdict(server), count=users.get("count", 0) + 1)
-    try:
+    with shared(folder, Postgres, start_postgres, stop_postgres) as server:
         yield server
-    finally:
-        with _users(folder) as users:
-            users["count"] -= 1
-            if users["count"] == 0:
-                stop_postgres(server)
-
-
-@contextmanager
-def _users(folder: Path) -> Iterator[dict[str, Any]]:
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        state = folder / "users.json"
-        users = json.loads(state.read_text()) if state.exists() else {}
-        yield users
-        state.write_text(json.dumps(users))
 
 
 def start_postgres() -> Postgres:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 START_TIMEOUT_S = 60
 TRIES = 3
@@ -34,8 +34,17 @@ class Server:
 S = TypeVar("S", bound=Server)
 
 
+class Described(Protocol):
+    """Any dataclass: what describes a server to the processes that share it."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+D = TypeVar("D", bound=Described)
+
+
 @contextmanager
-def shared(folder: Path, kind: type[S], start: Callable[[], S], stop: Callable[[S], None]) -> Iterator[S]:
+def shared(folder: Path, kind: type[D], start: Callable[[], D], stop: Callable[[D], None]) -> Iterator[D]:
     """A server that all processes with the same `folder` share: the first one starts it, the last one stops it."""
     folder.mkdir(parents=True, exist_ok=True)
     with _users(folder) as users:
