@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from app.services.prefect_connection import ENVIRONMENT, IMPATIENT
 from tests.support.azurite import Azurite, shared_azurite
 from tests.support.fake_gcs import FakeGcs, shared_fake_gcs
 from tests.support.postgres import Postgres, migrated_database, shared_postgres
+from tests.support.prefect_server import PrefectServer, shared_prefect
 from tests.support.seaweed import Seaweed, shared_seaweed
 
 # Settings of the developer's own, which would change what the tests see.
@@ -49,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     home = tempfile.mkdtemp(prefix="autoloader-home-")
     config.stash[HOME_KEY] = home
     os.environ["HOME"] = home
+    # Prefect's library reads its settings when it is imported.
+    os.environ |= {**ENVIRONMENT, **IMPATIENT, "PREFECT_HOME": f"{home}/prefect"}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -69,6 +73,13 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 def postgres(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """A running PostgreSQL server, shared by all workers of this run."""
     with shared_postgres(_shared_folder(tmp_path_factory, request) / "postgres") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[PrefectServer]:
+    """A running Prefect server, shared by all workers of this run: each has its own installation."""
+    with shared_prefect(_shared_folder(tmp_path_factory, request) / "prefect") as server:
         yield server
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,11 +26,17 @@ from app.cli.options import (
 )
 from app.cli.product import product
 from app.cli.render import count, print_json, size
-from app.domain.errors import AutoloaderError, FileFailure, StoppedByUser
+from app.domain.errors import AutoloaderError, FileFailure, StoppedByUser, UsageError
 from app.domain.runs import RunReport, RunStatus
+from app.domain.watching import Beat, parse_duration
+
+if TYPE_CHECKING:
+    from app.services.preflight import LoadRequest
+    from app.wiring.product import Product
 
 EXIT_CODES = {RunStatus.SUCCESS: 0, RunStatus.FAILED: FAILED, RunStatus.PARTIAL: 3, RunStatus.CANCELLED: 130}
 ERRORS_SHOWN = 10
+EVERY = "5s"
 
 
 @with_definition_options
@@ -43,6 +50,11 @@ def load(
         float | None,
         typer.Option(min=0, help="Seconds to wait while another run loads the table (default: lease + 5)."),
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and load what lands, until stopped.")] = False,
+    every: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="With --watch: how often to look where nothing tells (default: 5s)."),
+    ] = None,
     output: OutputOption = Output.TEXT,
     verbose: VerboseOption = False,
     **values: Any,  # noqa: ANN401 - the fields of a definition
@@ -52,16 +64,12 @@ def load(
     Run it again whenever you like: files that were loaded are known. The table is made when it is missing.
     """
     began = time.monotonic()
+    asked = _Asked(values, credentials, retry_failed=retry_failed, wait=wait, verbose=verbose)
     try:
-        report = _run(
-            one_source(source),
-            to,
-            values=chosen(values),
-            credentials=credentials,
-            retry_failed=retry_failed,
-            wait=wait,
-            verbose=verbose,
-        )
+        beat = _beat(watch=watch, every=every)
+        if beat is not None:
+            raise typer.Exit(_watch(one_source(source), to, asked, beat, output))
+        report = _run(one_source(source), to, asked)
     except AutoloaderError as error:
         if output is Output.TEXT:
             raise
@@ -80,30 +88,62 @@ def load(
     raise typer.Exit(EXIT_CODES[report.status])
 
 
-def _run(
-    path: str,
-    to: str,
-    *,
-    values: dict[str, Any],
-    credentials: str | None,
-    retry_failed: bool,
-    wait: float | None,
-    verbose: bool,
-) -> RunReport:
-    from app.cli.progress import watcher
-    from app.services.preflight import LoadRequest
+@dataclass(frozen=True)
+class _Asked:
+    """What the options say."""
 
-    the_product = product(verbose=verbose)
-    request = LoadRequest(
-        path=path,
-        table=the_product.table_name(to),
-        values=values,
-        credentials=read_credentials(credentials),
-        retry_failed=retry_failed,
-        wait_s=the_product.default_wait_s if wait is None else wait,
-    )
+    values: dict[str, Any]
+    credentials: str | None
+    retry_failed: bool
+    wait: float | None
+    verbose: bool
+
+    def request(self, the_product: Product, path: str, to: str, default_wait_s: float) -> LoadRequest:
+        """The request that they make."""
+        from app.services.preflight import LoadRequest
+
+        return LoadRequest(
+            path=path,
+            table=the_product.table_name(to),
+            values=chosen(self.values),
+            credentials=read_credentials(self.credentials),
+            retry_failed=self.retry_failed,
+            wait_s=default_wait_s if self.wait is None else self.wait,
+        )
+
+
+def _run(path: str, to: str, asked: _Asked) -> RunReport:
+    from app.cli.progress import watcher
+
+    the_product = product(verbose=asked.verbose)
+    request = asked.request(the_product, path, to, the_product.default_wait_s)
     with watcher() as watching:
         return the_product.load(request, watching)
+
+
+def _beat(*, watch: bool, every: str | None) -> Beat | None:
+    """How often a watch looks; None for a load that ends.
+
+    Raises:
+        UsageError: What was given is no time, or has no use.
+    """
+    if every is not None and not watch:
+        raise UsageError("--every has a meaning with --watch alone.")
+    return Beat(parse_duration(every or EVERY)) if watch else None
+
+
+def _watch(path: str, to: str, asked: _Asked, beat: Beat, output: Output) -> int:
+    from app.cli.progress import Lines
+    from app.cli.watching import Told, exit_status
+
+    the_product = product(verbose=asked.verbose)
+    # Whoever else loads the table meanwhile is not waited for: the next round comes by itself.
+    request = asked.request(the_product, path, to, 0.0)
+    with Lines() as watching:
+        told = Told(output, report_document, lambda report: _show_failures(report, to), watching.begin_anew)
+        if output is Output.TEXT:
+            watching.note(f"Watching {path}; stop with Ctrl-C.")
+        return exit_status(the_product.watch(request, beat, watching, told), FAILED)
 
 
 def report_document(report: RunReport, duration_s: float) -> dict[str, Any]:
@@ -130,6 +170,7 @@ def report_document(report: RunReport, duration_s: float) -> dict[str, Any]:
             "skipped": report.files_skipped,
             "known": report.files_known,
         },
+        "new_versions": {"replaced": report.files_replaced, "appended": report.files_appended},
         "rows": {"loaded": report.rows_loaded, "rescued": 0, "quarantined": 0, "dropped": 0},
         "bytes": report.stored_bytes,
         "duration_s": round(duration_s, 3),
@@ -173,6 +214,7 @@ def _show(report: RunReport, duration_s: float, table: str) -> None:
             write(f"  autoloader table {shlex.quote(table)} --sql {shlex.quote(query)}\n")
     elif not report.files_failed and report.stopped_by is None:
         write(f"Nothing new for {report.table}: {count(report.files_known, 'file')} known. No snapshot was made.\n")
+    _show_versions(report)
     if report.files_skipped:
         write(f"{count(report.files_skipped, 'file')} left alone: empty, or a new version of a loaded file.\n")
     if report.files_loaded and report.files_known:
@@ -184,6 +226,13 @@ def _show(report: RunReport, duration_s: float, table: str) -> None:
         sys.stderr.write(f"Error ({report.stopped_by.code}): {report.stopped_by.message}\n")
         if report.stopped_by.advice:
             sys.stderr.write(f"  {report.stopped_by.advice}\n")
+
+
+def _show_versions(report: RunReport) -> None:
+    if report.files_replaced:
+        sys.stdout.write(f"{count(report.files_replaced, 'file')} of them replaced the rows of an earlier version.\n")
+    if report.files_appended:
+        sys.stdout.write(f"{count(report.files_appended, 'file')} of them added to the rows of an earlier version.\n")
 
 
 def _show_failures(report: RunReport, table: str) -> None:

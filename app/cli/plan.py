@@ -52,6 +52,7 @@ def plan(
         print_json(
             {
                 "files": planned.files,
+                "new_versions": {"replaced": planned.replaced, "appended": planned.appended},
                 "bytes": planned.stored_bytes,
                 "batches": planned.batches,
                 "schema": [{"name": name, "type": kind} for name, kind in columns],
@@ -64,6 +65,12 @@ def plan(
             f"Would load {count(planned.files, 'file')}, {size(planned.stored_bytes)}, "
             f"in {count(planned.batches, 'commit')} into {planned.table}; {count(planned.known, 'file')} known.\n"
         )
+        if planned.replaced:
+            sys.stdout.write(f"New versions: {count(planned.replaced, 'file')} would replace the rows loaded before.\n")
+        if planned.appended:
+            sys.stdout.write(
+                f"New versions: {count(planned.appended, 'file')} would be added to the rows loaded before.\n"
+            )
         for change in planned.changes:
             sys.stdout.write(f"Schema change: {change}\n")
         if columns:

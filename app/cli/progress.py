@@ -25,8 +25,13 @@ class Lines:
     def __init__(self, every_s: float = LINE_EVERY_S) -> None:
         self._every_s = every_s
         self._lock = threading.Lock()
-        self._began = self._said = time.monotonic()
-        self._total_files = self._files = self._rows = self._bytes = self._total_bytes = 0
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Another run begins: what was done before does not count for its rate."""
+        with self._lock:
+            self._began = self._said = time.monotonic()
+            self._total_files = self._files = self._rows = self._bytes = self._total_bytes = 0
 
     def __enter__(self) -> Self:
         return self

@@ -19,7 +19,7 @@ def sweep(
     output: OutputOption = Output.TEXT,
     verbose: VerboseOption = False,
 ) -> None:
-    """Remove the files that killed loads left beside a table: ours, and that no snapshot names."""
+    """Remove the files that killed loads and expired snapshots left beside a table: ours, and named by no snapshot."""
     the_product = product(verbose=verbose)
     report = the_product.sweep(the_product.table_name(table), dry_run=dry_run)
     if output is Output.JSON:
@@ -30,13 +30,15 @@ def sweep(
                 "bytes": report.size_bytes,
                 "data_files": [{"path": f.path, "bytes": f.size_bytes} for f in report.data_files],
                 "manifests": [{"path": f.path, "bytes": f.size_bytes} for f in report.manifests],
+                "metadata_files": [{"path": f.path, "bytes": f.size_bytes} for f in report.metadata_files],
             }
         )
         return
-    for file in (*report.data_files, *report.manifests):
+    for file in (*report.metadata_files, *report.data_files, *report.manifests):
         sys.stdout.write(f"{file.path}\n")
+    expired = count(len(report.metadata_files), "file") + " of expired snapshots, " if report.metadata_files else ""
     verb = "Would remove" if report.dry_run else "Removed"
     sys.stdout.write(
-        f"{verb} {count(len(report.data_files), 'data file')} and {count(len(report.manifests), 'manifest')}, "
+        f"{verb} {expired}{count(len(report.data_files), 'data file')} and {count(len(report.manifests), 'manifest')}, "
         f"{size(report.size_bytes)}, beside {report.table}.\n"
     )

@@ -7,18 +7,22 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from pyiceberg.catalog import Catalog as Inner
 from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.utils.config import Config, merge_config
 
 from app.destinations.contents import contents
 from app.destinations.describing import TableDescription, describe
-from app.destinations.draft import ROUNDS, ExistingDraft, NewDraft, Target, load_guarded
+from app.destinations.draft import CONTEST_S, ROUNDS, ExistingDraft, NewDraft, Target, load_guarded
+from app.destinations.expiring import expire, expired, noted_manifests
 from app.destinations.guard import Guard
 from app.destinations.heads import table_head
 from app.destinations.manifests import find_manifest, read_manifest
@@ -27,6 +31,7 @@ from app.destinations.querying import printed_query, query
 from app.destinations.refusal import fenced, is_in
 from app.destinations.schema_changes import assert_suitable, evolve, missing_system_columns
 from app.destinations.schemas import from_iceberg
+from app.destinations.slim import history, slim
 from app.destinations.staging import stage
 from app.destinations.storage import data_folder, manifest_folder, references, remove
 from app.destinations.translation import (
@@ -37,6 +42,7 @@ from app.destinations.translation import (
     preparing,
     reading,
     redacted,
+    short,
     translated,
 )
 from app.domain.batch import BatchManifest, BatchRef
@@ -47,23 +53,56 @@ from app.domain.errors import (
     TableConflictError,
     TableNotFoundError,
     TableUnreadableError,
+    WriteFailureError,
 )
 from app.domain.evolution import Change
+from app.domain.failpoints import NO_FAILPOINTS, Failpoints
 from app.domain.ports import Draft, FoundBatch
 from app.domain.system_columns import FILE_PATH
 from app.domain.table import SNAPSHOT_EPOCH, TableHead, TableName, epoch_property
 from app.domain.types import Struct
-from app.domain.upkeep import Contents, References, StoredObject
+from app.domain.upkeep import Contents, Expired, References, StoredObject
 
 Opener = Callable[[str, Mapping[str, str]], Inner]
 
 SNAPSHOT_FENCE = "autoloader.fence"
 OPEN_TRIES = 5
+TIMEOUT_S = 60.0
 
 
-def open_catalog(name: str, properties: Mapping[str, str]) -> Inner:
-    """The catalog of pyiceberg for these properties, together with what its own configuration says of the name."""
+def open_catalog(name: str, properties: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> Inner:
+    """The catalog of pyiceberg for these properties, together with what its own configuration says of the name.
+
+    Args:
+        name: The catalog's.
+        properties: In pyiceberg's words.
+        timeout_s: Seconds that a REST catalog may be silent.
+    """
+    whole = merge_config(Config().get_catalog_config(name) or {}, dict(properties))
+    given = cast("dict[str, str]", whole)
+    kind = _kind(whole)
+    # Each is imported only where there is such a catalog.
+    if kind == "rest":
+        from app.destinations.rest import PatientRestCatalog  # noqa: PLC0415
+
+        return PatientRestCatalog(name, timeout_s, **given)
+    if kind == "sql":
+        from app.destinations.sql import AttentiveSqlCatalog  # noqa: PLC0415
+
+        return AttentiveSqlCatalog(name, **given)
     return load_catalog(name, **properties)
+
+
+def _kind(properties: Mapping[str, object]) -> str:
+    """What pyiceberg would take these for: `rest`, `sql`, or "" for anything else."""
+    kind, uri = properties.get("type"), properties.get("uri")
+    if not isinstance(uri, str) or "py-catalog-impl" in properties:
+        return ""
+    if kind:
+        return str(kind).lower()
+    if uri.startswith("http"):
+        return "rest"
+    return "sql" if uri.startswith(("sqlite", "postgresql")) else ""
 
 
 class IcebergCatalog:
@@ -76,6 +115,8 @@ class IcebergCatalog:
         *,
         opener: Opener = open_catalog,
         local_file: Path | None = None,
+        contest_s: float = CONTEST_S,
+        failpoints: Failpoints = NO_FAILPOINTS,
     ) -> None:
         """Nothing is opened or made before it is needed.
 
@@ -85,11 +126,16 @@ class IcebergCatalog:
             opener: Opens the catalog; called once.
             local_file: The SQLite file of a catalog that is made when something is first written to it, and that is
                 empty before.
+            contest_s: Seconds after which a contest with other writers for the next commit is given up for now.
+            failpoints: For tests.
         """
         self.name = name
+        self._shown = name if local_file is None else f"{name} in {local_file}"
         self._properties = dict(properties)
         self._opener = opener
         self._local_file = local_file
+        self._contest_s = contest_s
+        self._failpoints = failpoints
         self._opened: Inner | None = None
         self._opening = threading.Lock()
 
@@ -102,7 +148,7 @@ class IcebergCatalog:
 
     def draft_new(self, table: TableName, schema: Struct, properties: Mapping[str, str]) -> Draft:
         """A table that does not exist yet. Raises as the port says."""
-        inner = self._open_or_make(table)
+        inner = self._open_or_make()
         target = self._target(inner, table)
         self._make_namespace(inner, table)
         if self._find(table) is not None:
@@ -118,16 +164,21 @@ class IcebergCatalog:
         assert_suitable(loaded.metadata, str(table))
         missing_system_columns(from_iceberg(loaded.metadata.schema()), str(table), provenance=provenance)
         make_changes = partial(evolve, changes=tuple(changes), table=str(table), provenance=provenance)
+        loaded.metadata = slim(loaded.metadata, history(loaded.metadata))
         with translated(preparing, str(table)):
             transaction = loaded.transaction()
             make_changes(transaction)
+            additions = missing_properties(loaded.metadata.properties, provenance=provenance)
+            if additions:
+                # Before data files are measured: what is kept of their bounds is up to these properties.
+                transaction.set_properties(additions)
             metadata = transaction.table_metadata
         return ExistingDraft(
             self._target(loaded.catalog, table),
             loaded,
             metadata,
             evolve=make_changes,
-            additions=missing_properties(loaded.metadata.properties, provenance=provenance),
+            additions=additions,
         )
 
     def find_batch(self, table: TableName, batch: BatchRef) -> FoundBatch | None:
@@ -150,6 +201,10 @@ class IcebergCatalog:
             except CommitFailedException:
                 time.sleep(0.01 * (attempt + 1))
         raise TableConflictError(f"Other writers of {table} were faster {ROUNDS} times; try again later.")
+
+    def expire(self, table: TableName, batch: BatchRef, assert_lease: Callable[[], None]) -> int:
+        """Let go of the snapshots that nobody asks to keep. Raises as the port says."""
+        return expire(self._target(self.load(table).catalog, table), batch, assert_lease)
 
     # --- looking -------------------------------------------------------------------------------------------------
 
@@ -213,15 +268,38 @@ class IcebergCatalog:
         """What the metadata of now holds on to. Raises as the port `TableStorage` says."""
         loaded = self.load(table)
         with translated(reading, str(table)):
-            return references(table, loaded, names)
+            return references(table, loaded, names, noted_manifests(loaded))
+
+    def expired(self, table: TableName, before: datetime) -> Expired:
+        """What is left of snapshots that went. Raises as the port `TableStorage` says."""
+        loaded = self.load(table)
+        with translated(reading, str(table)):
+            return expired(loaded, before)
 
     def remove(self, table: TableName, paths: Iterable[str]) -> None:
         """Remove files beside the table. Raises as the port `TableStorage` says."""
         loaded = self.load(table)
         for path in paths:
-            remove(path, loaded.io)
+            with self._failpoints.step("leftover_removed"):
+                remove(path, loaded.io)
 
     # --- looking for people --------------------------------------------------------------------------------------
+
+    def drop(self, table: TableName) -> bool:
+        """Take the table out of the catalog; False where there is none. Its files stay where they are.
+
+        Raises:
+            CatalogUnreachableError, CatalogAuthError, CatalogRefusedError: It may still be there.
+        """
+        inner = self._open()
+        if inner is None:
+            return False
+        try:
+            with translated(reading, str(table)):
+                inner.drop_table((*table.namespace, table.name))
+        except TableNotFoundError:
+            return False
+        return True
 
     def printed_query(self, table: TableName) -> str:
         """A query that `query` runs as it stands."""
@@ -257,7 +335,7 @@ class IcebergCatalog:
         # Two processes that open a new SQLite catalog at once both make its tables, and one of them fails.
         for attempt in range(OPEN_TRIES):
             try:
-                with translated(opening, self.name):
+                with translated(opening, self._shown):
                     return self._opener(self.name, self._properties)
             except CatalogUnreachableError:
                 if self._local_file is None or attempt == OPEN_TRIES - 1:
@@ -265,10 +343,9 @@ class IcebergCatalog:
                 time.sleep(0.05 * (attempt + 1))
         raise CatalogUnreachableError(f"The catalog {self.name!r} does not answer.")
 
-    def _open_or_make(self, table: TableName) -> Inner:
-        if self._local_file is not None and not self._local_file.exists():
-            with translated(preparing, str(table)):
-                make_local_file(self._local_file)
+    def _open_or_make(self) -> Inner:
+        if self._local_file is not None and not is_made(self._local_file):
+            make_local_file(self._local_file)
         inner = self._open()
         if inner is None:
             raise CatalogUnreachableError(f"The file of the catalog {self.name!r} vanished.")
@@ -313,18 +390,37 @@ class IcebergCatalog:
 
     def _target(self, inner: Inner, table: TableName) -> Target:
         warehouse = str(inner.properties.get("warehouse", ""))
-        return Target(inner, (*table.namespace, table.name), str(table), warehouse if "/" in warehouse else "")
+        place = warehouse if "/" in warehouse else ""
+        return Target(inner, (*table.namespace, table.name), str(table), place, self._contest_s, self._failpoints)
+
+
+def is_made(path: Path) -> bool:
+    """Whether a catalog's file is there. One without a byte is what a full disk or a killed process leaves."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def make_local_file(path: Path) -> None:
-    """Make an empty SQLite file whose readers and writers do not lock each other out."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path, timeout=30)) as connection:
-        connection.execute("pragma journal_mode=wal")
+    """Make an empty SQLite file whose readers and writers do not lock each other out.
+
+    Raises:
+        WriteFailureError: It cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=30)) as connection:
+            connection.execute("pragma journal_mode=wal")
+    except (OSError, sqlite3.OperationalError) as error:
+        raise WriteFailureError(f"The catalog {path} could not be made: {short(error)}.") from error
 
 
 def _fence(target: Target, batch: BatchRef, assert_lease: Callable[[], None]) -> TableMetadata:
-    guard = Guard(target.catalog, lambda metadata: fenced(metadata, batch), assert_lease)
+    guard = Guard(
+        target.catalog,
+        lambda metadata: fenced(metadata, batch),
+        assert_lease,
+        failpoints=target.failpoints,
+        step="fence_request",
+    )
     try:
         table = load_guarded(guard, target)
     except TableConflictError as error:
@@ -340,4 +436,4 @@ def _fence(target: Target, batch: BatchRef, assert_lease: Callable[[], None]) ->
         with transaction.update_snapshot(snapshot_properties=summary).fast_append():
             pass
     with translated(committing, target.name):
-        return transaction.commit_transaction().metadata
+        return guard.whole(transaction.commit_transaction())

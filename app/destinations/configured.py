@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 from pyiceberg.utils.config import Config
 from strictyaml import YAMLError  # type: ignore[import-untyped]
 
-from app.destinations.catalog import IcebergCatalog
+from app.destinations.catalog import TIMEOUT_S, IcebergCatalog, open_catalog
 from app.domain.errors import CatalogNotConfiguredError
+from app.domain.failpoints import NO_FAILPOINTS, Failpoints
+from app.domain.redaction import secrets_of
 
 LOCAL = "local"
+# By name, as pyiceberg takes it.
+SYNCED_IO = "app.destinations.durable.SyncedFileIO"
 BUSY_TIMEOUT_S = 30
 
 
-def local_catalog(warehouse: Path) -> IcebergCatalog:
+def local_catalog(warehouse: Path, failpoints: Failpoints = NO_FAILPOINTS) -> IcebergCatalog:
     """The built-in catalog: an SQLite file in the warehouse folder. Both are made by the first write.
 
     Args:
         warehouse: The folder; a relative one is taken from the working folder of now.
+        failpoints: For tests.
     """
     folder = warehouse.absolute()
     file = folder / "catalog.db"
     # The file: form takes any character a folder's name may have; the plain one ends at a question mark.
     uri = f"sqlite:///file:{quote(str(file))}?timeout={BUSY_TIMEOUT_S}&uri=true"
-    return IcebergCatalog(LOCAL, {"type": "sql", "uri": uri, "warehouse": str(folder)}, local_file=file)
+    properties = {"type": "sql", "uri": uri, "warehouse": str(folder), "py-io-impl": SYNCED_IO}
+    return IcebergCatalog(LOCAL, properties, local_file=file, failpoints=failpoints)
 
 
 def configured_catalogs() -> list[str]:
@@ -41,8 +48,20 @@ def configured_catalogs() -> list[str]:
         raise _unreadable(error) from error
 
 
-def configured_catalog(name: str) -> IcebergCatalog:
+def configured_catalog(
+    name: str,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    failpoints: Failpoints = NO_FAILPOINTS,
+    learn: Callable[[Iterable[str]], None] = lambda _secrets: None,
+) -> IcebergCatalog:
     """The catalog of that name; nothing is opened yet.
+
+    Args:
+        name: As pyiceberg's configuration has it.
+        timeout_s: Seconds that a REST catalog may be silent.
+        failpoints: For tests.
+        learn: Told every secret of its configuration.
 
     Raises:
         CatalogNotConfiguredError: There is none, or the configuration cannot be read.
@@ -53,7 +72,10 @@ def configured_catalog(name: str) -> IcebergCatalog:
         raise _unreadable(error) from error
     if properties is None:
         raise CatalogNotConfiguredError(f"The catalog {name!r} is not configured.")
-    return IcebergCatalog(name, _flat(properties))
+    opener = partial(open_catalog, timeout_s=timeout_s)
+    flat = _flat(properties)
+    learn(secrets_of(flat))
+    return IcebergCatalog(name, flat, opener=opener, failpoints=failpoints)
 
 
 def _config() -> Config:

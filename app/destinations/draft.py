@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, RESTError, TableAlreadyExistsError
+from pyiceberg.exceptions import CommitFailedException, RESTError, TableAlreadyExistsError, ValidationException
+from pyiceberg.expressions import BooleanExpression, In, Reference
 from pyiceberg.manifest import DataFile as IcebergDataFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import CreateTableTransaction, StagedTable, Table, Transaction
@@ -17,6 +19,8 @@ from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.metadata import TableMetadata
 
 from app.destinations.guard import Guard
+from app.destinations.history import going
+from app.destinations.holding import Whereabouts, held
 from app.destinations.manifests import last_manifest_property, write_manifest
 from app.destinations.refusal import Base, is_in, refusal
 from app.destinations.schemas import from_iceberg
@@ -32,7 +36,10 @@ from app.domain.errors import (
     TableNotFoundError,
     WriteFailureError,
 )
+from app.domain.failpoints import NO_FAILPOINTS, Failpoints
 from app.domain.ports import CommitOrder, Committed, DataFile, DataSink
+from app.domain.replacing import Holding, RowsOf
+from app.domain.system_columns import FILE_PATH
 from app.domain.table import (
     MANIFEST_FOLDER,
     SNAPSHOT_BATCH_ID,
@@ -46,6 +53,8 @@ from app.domain.types import Struct
 # A table made elsewhere may allow few retries or none; then we begin again on the new head ourselves.
 ROUNDS = 20
 LONGEST_WAIT_S = 1.0
+# pyiceberg tries for about half a minute in each round, so rounds alone would go on for a long time.
+CONTEST_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,9 @@ class Target:
     name: str
     # Root of the catalog's warehouse, "" where it is unknown.
     warehouse: str = ""
+    # Seconds after which a contest with other writers is given up for now.
+    contest_s: float = CONTEST_S
+    failpoints: Failpoints = NO_FAILPOINTS
 
 
 @dataclass
@@ -79,6 +91,11 @@ class IcebergDraft(ABC):
         """The identity of the table that it was drafted on, or that it will make."""
         return str(self.metadata.table_uuid)
 
+    @property
+    def location(self) -> str:
+        """Where that table lies, or will lie."""
+        return self.metadata.location
+
     def sink(self) -> DataSink:
         """Where the data files go."""
         provider = load_location_provider(self.metadata.location, self.metadata.properties)
@@ -92,31 +109,41 @@ class IcebergDraft(ABC):
         """
         return write_manifest(manifest, self.metadata, self.table.io, self.target.warehouse)
 
+    def holding(self, rows: Collection[RowsOf]) -> Holding:
+        """The data files that may hold those rows. Raises as the port says."""
+        with translated(reading, self.target.name):
+            return held(self.table.metadata, self.table.io, rows).holding()
+
     def commit(self, order: CommitOrder) -> Committed:
         """Make the batch part of the table, at most once. Raises as the port says."""
+        give_up_at = time.monotonic() + self.target.contest_s
         for attempt in range(ROUNDS):
-            with translated(preparing, self.target.name):
-                transaction = self._transaction(order)
+            with translated(partial(preparing, location=self.metadata.location), self.target.name):
+                transaction, gone = self._transaction(order)
                 # Only now: of a table that is gone, the data files may be gone too, and that is the lesser news.
-                self._read_footers(order.data_files)
-                snapshot_id = self._stage(transaction, order)
+                with self.target.failpoints.step("footers_read"):
+                    self._read_footers(order)
+                with self.target.failpoints.step("commit_staged"):
+                    snapshot_id = self._stage(transaction, order, gone)
             try:
                 with translated(committing, self.target.name):
                     committed = transaction.commit_transaction()
             except CommitUnknownError as error:
                 self._refuse_if_gone(error)
                 raise
-            except (CommitFailedException, TableAlreadyExistsError) as error:
+            except (CommitFailedException, TableAlreadyExistsError, ValidationException) as error:
                 self._after_conflict(order, error)
+                if time.monotonic() > give_up_at:
+                    break
                 # Jitter is no secret; waits differ so that rivals do not meet again.
                 time.sleep(min(LONGEST_WAIT_S, 0.02 * 2**attempt) * random.uniform(0.5, 1))  # noqa: S311
             else:
                 return _committed(committed.metadata, snapshot_id)
-        raise TableConflictError(f"Other writers of {self.target.name} were faster {ROUNDS} times; try again later.")
+        raise TableConflictError(f"Other writers of {self.target.name} were faster every time; try again later.")
 
     @abstractmethod
-    def _transaction(self, order: CommitOrder) -> Transaction:
-        """A guarded transaction that makes the table what this draft says, without data."""
+    def _transaction(self, order: CommitOrder) -> tuple[Transaction, Sequence[IcebergDataFile]]:
+        """A guarded transaction that makes the table what this draft says, without data; and what it is to take out."""
 
     @abstractmethod
     def _after_conflict(self, order: CommitOrder, error: Exception) -> None:
@@ -139,7 +166,7 @@ class IcebergDraft(ABC):
                 return
         raise TableConflictError(f"The table {self.target.name} is gone since this batch was loaded.") from error
 
-    def _stage(self, transaction: Transaction, order: CommitOrder) -> int:
+    def _stage(self, transaction: Transaction, order: CommitOrder, gone: Sequence[IcebergDataFile]) -> int:
         batch = order.batch
         transaction.set_properties(
             {
@@ -155,12 +182,26 @@ class IcebergDraft(ABC):
             SNAPSHOT_EPOCH: str(batch.epoch),
             SNAPSHOT_MANIFEST: order.manifest_path,
         }
-        with transaction.update_snapshot(snapshot_properties=summary).merge_append() as append:
-            for data_file in order.data_files:
-                append.append_data_file(self._footers[data_file.path])
-        return append.snapshot_id
+        update = transaction.update_snapshot(snapshot_properties=summary)
+        with update.overwrite() if gone else update.merge_append() as producer:
+            for data_file in (*order.data_files, *order.removal.data_files):
+                producer.append_data_file(self._footers[data_file.path])
+            for old in gone:
+                producer.delete_data_file(old)
+            if gone:
+                # It deletes nothing by itself: it says which concurrent commits are none of our business.
+                producer.delete_by_predicate(_whose(transaction.table_metadata.schema(), order.removal.rows))
+        return producer.snapshot_id
 
-    def _read_footers(self, data_files: tuple[DataFile, ...]) -> None:
+    def _read_footers(self, order: CommitOrder) -> None:
+        try:
+            self._look_at((*order.data_files, *order.removal.data_files))
+        except WriteFailureError:
+            # Of a run that slept, another one may have swept the files. That it lost its lease is the greater news.
+            order.assert_lease()
+            raise
+
+    def _look_at(self, data_files: tuple[DataFile, ...]) -> None:
         # Imported here: a load with nothing new, the most frequent one, does not pay for Arrow.
         from pyiceberg.io.pyarrow import parquet_file_to_data_file  # noqa: PLC0415
 
@@ -169,8 +210,11 @@ class IcebergDraft(ABC):
                 continue
             try:
                 footer = parquet_file_to_data_file(self.table.io, self.metadata, data_file.path)
-            except OSError as error:
-                raise WriteFailureError(f"The data file {data_file.path} cannot be read back.") from error
+            except (OSError, ValueError) as error:
+                # A file that is cut has no footer, which Arrow calls an invalid value.
+                raise WriteFailureError(
+                    f"The data file {data_file.path} cannot be read back: {short(error)}."
+                ) from error
             if footer.record_count != data_file.rows:
                 raise WriteFailureError(
                     f"The data file {data_file.path} holds {footer.record_count} rows, not {data_file.rows}."
@@ -185,15 +229,16 @@ class ExistingDraft(IcebergDraft):
     evolve: Callable[[Transaction], None]
     additions: Mapping[str, str]
 
-    def _transaction(self, order: CommitOrder) -> Transaction:
+    def _transaction(self, order: CommitOrder) -> tuple[Transaction, Sequence[IcebergDataFile]]:
         base = Base.of(self.table.metadata)
-        guard = Guard(
-            self.target.catalog,
-            lambda metadata: refusal(metadata, order.batch, base, self.target.name),
-            order.assert_lease,
-        )
+        whereabouts = Whereabouts(order.removal, self.table.io, self.target.name)
+
+        def speaks_against(metadata: TableMetadata) -> AutoloaderError | None:
+            return refusal(metadata, order.batch, base, self.target.name) or whereabouts.refusal(metadata)
+
+        guard = Guard(self.target.catalog, speaks_against, order.assert_lease, failpoints=self.target.failpoints)
         table = load_guarded(guard, self.target)
-        verdict = refusal(table.metadata, order.batch, base, self.target.name)
+        verdict = speaks_against(guard.whole(table))
         if verdict is not None:
             raise verdict
         transaction = table.transaction()
@@ -202,7 +247,7 @@ class ExistingDraft(IcebergDraft):
             raise TableConflictError(f"The schema of {self.target.name} was changed while this batch was being loaded.")
         if self.additions:
             transaction.set_properties(dict(self.additions))
-        return transaction
+        return transaction, whereabouts.gone
 
     def _after_conflict(self, order: CommitOrder, error: Exception) -> None:
         """Nothing is decided yet: the next round looks at the table again."""
@@ -212,8 +257,8 @@ class ExistingDraft(IcebergDraft):
 class NewDraft(IcebergDraft):
     """A table that its first commit makes."""
 
-    def _transaction(self, order: CommitOrder) -> Transaction:
-        guard = Guard(self.target.catalog, None, order.assert_lease)
+    def _transaction(self, order: CommitOrder) -> tuple[Transaction, Sequence[IcebergDataFile]]:
+        guard = Guard(self.target.catalog, None, order.assert_lease, failpoints=self.target.failpoints)
         staged = StagedTable(
             identifier=self.target.identifier,
             metadata=self.metadata,
@@ -223,7 +268,7 @@ class NewDraft(IcebergDraft):
             config=self.table.config,
         )
         guard.attach(staged)
-        return CreateTableTransaction(staged)
+        return CreateTableTransaction(staged), ()
 
     def _after_conflict(self, order: CommitOrder, error: Exception) -> None:
         try:
@@ -253,6 +298,13 @@ def load_guarded(guard: Guard, target: Target) -> Table:
         return guard.load_table(target.identifier)
 
 
+def _whose(schema: Schema, rows: Collection[RowsOf]) -> BooleanExpression:
+    """What rows of these files fulfil."""
+    # Other writers may spell our column in another way.
+    name = next(f.name for f in schema.fields if f.name.lower() == FILE_PATH)
+    return In(Reference(name), values={r.key for r in rows})  # type: ignore[call-arg,misc]  # plain values do
+
+
 def _same_columns(a: Schema, b: Schema) -> bool:
     return a.as_struct() == b.as_struct()
 
@@ -260,4 +312,4 @@ def _same_columns(a: Schema, b: Schema) -> bool:
 def _committed(metadata: TableMetadata, snapshot_id: int) -> Committed:
     snapshot = metadata.snapshot_by_id(snapshot_id)
     sequence_number = snapshot.sequence_number if snapshot else None
-    return Committed(snapshot_id, sequence_number or 0, str(metadata.table_uuid))
+    return Committed(snapshot_id, sequence_number or 0, str(metadata.table_uuid), history_is_long=bool(going(metadata)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from app.domain.history import NEW_TABLE_HISTORY
 from app.domain.system_columns import FILE_PATH
 
 FILE_PATH_METRICS = f"write.metadata.metrics.column.{FILE_PATH}"
@@ -13,7 +14,11 @@ NEW_TABLE = {
     "write.parquet.compression-codec": "zstd",
     # Without it every commit leaves one more manifest, and planning a read opens them all.
     "commit.manifest-merge.enabled": "true",
+    # What is merged is read and written anew, so that it must not be much: each megabyte costs most of a second.
+    "commit.manifest.target-size-bytes": "1048576",
     "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "20",
+    **NEW_TABLE_HISTORY,
     # Four writers exhaust the library's own four retries.
     "commit.retry.num-retries": "20",
     "commit.retry.min-wait-ms": "20",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyiceberg.exceptions import ValidationError
 from pyiceberg.table import Transaction
 from pyiceberg.table.metadata import TableMetadata
 
 from app.destinations.schemas import from_iceberg, type_to_iceberg
-from app.domain.errors import TableUnsuitableError
+from app.domain.errors import TableConflictError, TableUnsuitableError
 from app.domain.evolution import AddColumn, Change
 from app.domain.system_columns import system_columns
 from app.domain.types import Field, Struct
@@ -54,16 +55,21 @@ def evolve(transaction: Transaction, changes: Sequence[Change], *, table: str, p
 
     Raises:
         TableUnsuitableError: The table cannot take them.
+        TableConflictError: They were planned for a schema that is not the table's any more.
     """
     schema = from_iceberg(transaction.table_metadata.schema())
     missing = missing_system_columns(schema, table, provenance=provenance)
     if not changes and not missing:
         return
-    with transaction.update_schema() as update:
-        for change in changes:
-            if isinstance(change, AddColumn):
-                update.add_column(change.path, type_to_iceberg(change.type))
-            else:
-                update.update_column(change.path, type_to_iceberg(change.new))
-        for column in missing:
-            update.add_column((column.name,), type_to_iceberg(column.type))
+    try:
+        with transaction.update_schema() as update:
+            for change in changes:
+                if isinstance(change, AddColumn):
+                    update.add_column(change.path, type_to_iceberg(change.type))
+                else:
+                    update.update_column(change.path, type_to_iceberg(change.new))
+            for column in missing:
+                update.add_column((column.name,), type_to_iceberg(column.type))
+    except (ValueError, ValidationError) as error:
+        # They are planned on a look at the table, and somebody made some of them since: a column is there already.
+        raise TableConflictError(f"The schema of {table} was changed while this batch was being loaded.") from error

@@ -66,6 +66,10 @@ class LocalSink:
         with _writing(path):
             local_path(path).unlink(missing_ok=True)
 
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """Open a file to be read; the stream can seek."""
+        return local_path(path).open("rb")
+
 
 @dataclass(frozen=True)
 class ObjectStoreSink:
@@ -84,6 +88,10 @@ class ObjectStoreSink:
         """Remove an object that was never committed."""
         with _writing(path), suppress(FileNotFoundError):
             self._io().delete(path)
+
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """Open an object to be read; the stream can seek."""
+        return cast("AbstractContextManager[BinaryIO]", self._io().new_input(path).open())
 
     def _io(self) -> FileIO:
         # The engine's processes that write to a local folder never need it.
@@ -117,14 +125,15 @@ def _local_file(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             raise
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the disk keep the names that are in a folder."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -153,8 +162,13 @@ def write_whole(path: str, data: bytes, io: FileIO) -> None:
             part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
             with _local_file(part) as file:
                 file.write(data)
-            part.replace(target)
-            _sync_folder(target.parent)
+            try:
+                part.replace(target)
+            except OSError:
+                with suppress(OSError):
+                    part.unlink()
+                raise
+            sync_folder(target.parent)
         else:
             with io.new_output(path).create(overwrite=True) as stream:
                 stream.write(data)

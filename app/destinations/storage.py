@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from pyiceberg.io import FileIO
+from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.locations import load_location_provider
 from pyiceberg.table.metadata import TableMetadata
@@ -95,30 +96,46 @@ def remove(path: str, io: FileIO) -> None:
         raise WriteFailureError(f"{path} could not be removed: {error.strerror or error}.") from error
 
 
-def references(name: TableName, table: Table, names: Collection[str]) -> References:
-    """What the metadata of the table as it was loaded holds on to.
+def references(
+    name: TableName, table: Table, names: Collection[str], expired: Iterable[ManifestFile] = ()
+) -> References:
+    """What the metadata of the table as it was loaded holds on to, and what does beside it.
+
+    Args:
+        name: The table's.
+        table: As it was loaded.
+        names: Those that are asked about.
+        expired: Manifests of snapshots that the metadata has forgotten.
 
     Raises:
         OSError: A manifest cannot be read; then nothing can be said.
     """
     asked = frozenset(names)
-    held = frozenset(n for n in _named(table) if n in asked) if asked else frozenset()
+    held = frozenset(n for n in _named(table, expired) if n in asked) if asked else frozenset()
     return References(table_head(name, table.metadata), held, tuple(commits(table.metadata)))
 
 
-def _named(table: Table) -> Iterator[str]:
-    """The names of all data and delete files in the manifests of all snapshots.
+def _named(table: Table, expired: Iterable[ManifestFile]) -> Iterator[str]:
+    """The names of all data and delete files in the manifests of all snapshots, and in the others.
 
     Entries of deleted files count: some older snapshot, or a reader of it, may still need them.
     """
     seen: set[str] = set()
-    for snapshot in table.metadata.snapshots:
-        for manifest in snapshot.manifests(table.io):
-            if manifest.manifest_path in seen:
-                continue
+    for manifest in (m for snapshot in table.metadata.snapshots for m in snapshot.manifests(table.io)):
+        if manifest.manifest_path not in seen:
             seen.add(manifest.manifest_path)
-            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
-                yield entry.data_file.file_path.rpartition("/")[2]
+            yield from _names_in(manifest, table.io)
+    for manifest in expired:
+        if manifest.manifest_path not in seen:
+            seen.add(manifest.manifest_path)
+            # A sweep may have been at it already.
+            with suppress(FileNotFoundError):
+                yield from _names_in(manifest, table.io)
+
+
+def _names_in(manifest: ManifestFile, io: FileIO) -> Iterator[str]:
+    for entry in manifest.fetch_manifest_entry(io, discard_deleted=False):
+        yield entry.data_file.file_path.rpartition("/")[2]
 
 
 def commits(metadata: TableMetadata) -> Iterator[BatchCommit]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sqlite3
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TypeAlias
@@ -23,6 +25,7 @@ from pyiceberg.exceptions import (
     TableAlreadyExistsError,
     UnauthorizedError,
     ValidationError,
+    ValidationException,
 )
 
 from app.destinations.refusal import Refused
@@ -49,8 +52,21 @@ _SECRET_NAME = re.compile(
     r"secret|token|credential|password|access-key|account-key|sas|service-account|private", re.IGNORECASE
 )
 _URL_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):([^/@\s]+)@")
+# What signs a request or a link, wherever a server or a library quotes it.
+_NAMES = (
+    "(?:X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|Credential|sig|access_token"
+    "|refresh_token|client_secret)"
+)
+# Of a form and a link, to the end of the field: where a secret is not escaped, its second half would stay.
+_IN_FORM = re.compile(rf"({_NAMES}=)(?![\"'])[^\s&]+", re.IGNORECASE)
+_SIGNING = re.compile(
+    rf"({_NAMES}[\"']?\s*[=:]\s*[\"']?|(?:Bearer|Basic)\s+)[^\s&,;\"'<>)]+",
+    re.IGNORECASE,
+)
 _LONGEST = 300
 _SHORTEST_SECRET = 4
+# SQLite's codes say more in the bits above these.
+_PRIMARY_CODE = 0xFF
 
 
 class translated:  # noqa: N801  # reads as the verb it is: `with translated(reading, subject):`
@@ -97,8 +113,17 @@ def reading(error: BaseException, table: str) -> AutoloaderError | None:
     if isinstance(error, PermissionError):
         return TableUnreadableError(f"A metadata file of the table {table} may not be read: {short(error)}.")
     if isinstance(error, (ValueError, TypeError, KeyError, ValidationError)) and not isinstance(error, OSError):
-        return TableUnreadableError(f"The metadata of the table {table} is broken: {short(error)}.")
+        return _not_understood(error, table)
     return _connection(error, f"The catalog of {table}")
+
+
+def _not_understood(error: BaseException, table: str) -> AutoloaderError:
+    if isinstance(error, InvalidDocument) and error.title.endswith("Response"):
+        # The answer is no good, which says nothing about the table: something between may have cut it.
+        return CatalogUnreachableError(
+            f"What answers for the catalog of {table} gives no answer of an Iceberg catalog."
+        )
+    return TableUnreadableError(f"The metadata of the table {table} is broken: {short(error)}.")
 
 
 def listing(error: BaseException, table: str) -> AutoloaderError | None:
@@ -117,21 +142,55 @@ def creating(error: BaseException, table: str) -> AutoloaderError | None:
     return _connection(error, f"The catalog of {table}")
 
 
-def preparing(error: BaseException, table: str) -> AutoloaderError | None:
+def preparing(error: BaseException, table: str, *, location: str = "") -> AutoloaderError | None:
     """What went wrong when a commit was written down, before it was sent; nothing was changed."""
     if isinstance(error, OSError) and not (isinstance(error, FileNotFoundError) or _is_remote(error)):
-        return WriteFailureError(f"The commit to {table} could not be written down: {short(error)}.")
+        return _unwritten(error, table, location)
     return reading(error, table)
+
+
+def unwritten(error: BaseException, table: str, *, catalog: object, location: str) -> AutoloaderError | None:
+    """A commit that surely was not applied, because an SQL catalog could not write it down; None for all else.
+
+    Such a catalog works inside this process. It writes the new metadata file before it touches its database, and a
+    database that is full has written less than a whole transaction.
+    """
+    if not any(kind.__module__ == "pyiceberg.catalog.sql" for kind in type(catalog).__mro__):
+        return None
+    if _is_database_full(error):
+        return WriteFailureError(
+            f"The commit to {table} could not be written: the disk of its catalog's database is full."
+        )
+    if isinstance(error, OSError) and not _is_remote(error):
+        return _unwritten(error, table, location)
+    return None
+
+
+def _unwritten(error: OSError, table: str, location: str) -> WriteFailureError:
+    place = f" at {location}/metadata" if location else ""
+    # Some libraries' texts are a chain of details.
+    reason = os.strerror(error.errno) if error.errno else short(error)
+    return WriteFailureError(f"The commit to {table} could not be written{place}: {reason}.")
+
+
+def _is_database_full(error: BaseException) -> bool:
+    return _sqlite_code(error) & _PRIMARY_CODE == sqlite3.SQLITE_FULL
+
+
+def _sqlite_code(error: BaseException) -> int:
+    """SQLite's code of an error of a catalog's database; 0 where it is none of SQLite's."""
+    return int(getattr(getattr(error, "orig", None), "sqlite_errorcode", 0))
 
 
 def committing(error: BaseException, table: str) -> AutoloaderError | None:
     """What became of a commit that was sent. A plain conflict passes through, for it is tried again.
 
-    Only a refusal by the guard says that nothing was changed; after any other error the commit may be in the table.
+    So does one that pyiceberg finds by itself before it sends. Only they and a refusal by the guard say that nothing
+    was changed; after any other error the commit may be in the table.
     """
     if isinstance(error, Refused):
         return error.error
-    if isinstance(error, (CommitFailedException, TableAlreadyExistsError)):
+    if isinstance(error, (CommitFailedException, TableAlreadyExistsError, ValidationException)):
         return None
     return CommitUnknownError(
         f"The catalog did not say whether it applied the commit to {table} ({type(error).__name__}: {short(error)})."
@@ -139,8 +198,15 @@ def committing(error: BaseException, table: str) -> AutoloaderError | None:
 
 
 def _connection(error: BaseException, subject: str) -> AutoloaderError | None:
+    if _is_database_full(error):
+        return WriteFailureError(f"{subject} could not be written: the disk of its database is full.")
     if isinstance(error, _AUTH_ERRORS) or (isinstance(error, OSError) and _DENIED.search(str(error))):
         return CatalogAuthError(f"{subject} refuses our credentials: {short(error)}.")
+    if _sqlite_code(error):
+        return CatalogUnreachableError(
+            f"{subject} cannot be used: {short(error)}.",
+            remedy="Check the file of the catalog, its permissions and the space on its disk, then run again.",
+        )
     if isinstance(error, (OSError, RESTError)) or _is_remote(error):
         return CatalogUnreachableError(f"{subject} does not answer: {short(error)}.")
     return None
@@ -156,9 +222,10 @@ def _is_remote(error: BaseException) -> bool:
 
 
 def short(error: BaseException) -> str:
-    """The error's first line, cut, without a closing full stop and without passwords of URLs."""
+    """The error's first line, cut, without a closing full stop, passwords of URLs, tokens and signatures."""
     lines = str(error).strip().splitlines()
     text = _URL_PASSWORD.sub(r"\1:***@", lines[0] if lines else type(error).__name__)
+    text = _SIGNING.sub(r"\1***", _IN_FORM.sub(r"\1***", text))
     return (text[:_LONGEST] + "…" if len(text) > _LONGEST else text).rstrip(".")
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from app.domain.errors import Category, FileFailure
-from app.domain.files import LoadedFile
+from app.domain.files import EarlierVersion, LoadedFile
 
 MANIFEST_FORMAT = 1
 
@@ -16,6 +16,8 @@ class BatchKind(enum.StrEnum):
     """What a batch does to its table."""
 
     LOAD = "load"
+    # As a load, and takes out the rows of earlier versions of its files in the same commit.
+    REPLACE = "replace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class BatchManifest:
     kind: BatchKind = BatchKind.LOAD
     files: tuple[LoadedFile, ...] = ()
     failed: tuple[FileFailure, ...] = field(default=())
+    # Versions whose rows this batch took out.
+    replaced: tuple[EarlierVersion, ...] = ()
+    # Whether the batch's rows name their file and batch; None where the manifest is too old to say.
+    provenance: bool | None = True
 
     def to_json(self) -> bytes:
         """One JSON document, readable by later versions."""
@@ -55,8 +61,13 @@ class BatchManifest:
             "epoch": self.batch.epoch,
             "generation": self.generation,
             "kind": self.kind.value,
-            "files": [asdict(f) for f in self.files],
+            # By hand: there may be ten thousand, and the general way copies each value of each.
+            "files": [
+                {"key": f.key, "version": f.version, "rows": f.rows, "size_bytes": f.size_bytes} for f in self.files
+            ],
             "failed": [asdict(f) for f in self.failed],
+            "replaced": [asdict(f) for f in self.replaced],
+            "provenance": self.provenance,
         }
         # ASCII only: a message may quote half of a surrogate pair from a file, which no encoding writes.
         return json.dumps(document).encode()
@@ -78,6 +89,9 @@ class BatchManifest:
                 kind=BatchKind(document["kind"]),
                 files=tuple(LoadedFile(**f) for f in document["files"]),
                 failed=tuple(FileFailure(**{**f, "category": Category(f["category"])}) for f in document["failed"]),
+                # Manifests of versions that replaced nothing have no such part.
+                replaced=tuple(EarlierVersion(**f) for f in document.get("replaced", ())),
+                provenance=document.get("provenance"),
             )
         except (KeyError, TypeError) as error:
             raise ValueError("This is a batch manifest with parts that are missing or strange.") from error

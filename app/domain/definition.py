@@ -6,6 +6,7 @@ refused everywhere with the same words, and never accepted and ignored.
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -64,12 +65,17 @@ FIELDS: tuple[DefinitionField, ...] = (
         "Which files: without '/' a pattern for names at any depth, with '/' for the path below SOURCE.",
     ),
     DefinitionField(
+        "source.complete_when",
+        str,
+        None,
+        "Take a folder's files only when a file of this name stands in it, such as _SUCCESS.",
+    ),
+    DefinitionField(
         "source.on_file_change",
         str,
         "ignore",
-        "What to do with a new version of a file that was loaded.",
-        built=("ignore",),
-        known=("append", "replace"),
+        "A new version of a file that was loaded: ignore it, append its rows, or replace the file's rows by them.",
+        built=("ignore", "append", "replace"),
     ),
     DefinitionField(
         "format.type",
@@ -146,6 +152,37 @@ FIELDS: tuple[DefinitionField, ...] = (
 
 BY_NAME = {f.name: f for f in FIELDS}
 
+# Fields that mean something for an ingestion that the service keeps, and nothing for one load: their `built` there.
+_BUILT_IN_SERVICE: dict[str, tuple[Any, ...] | None] = {
+    "name": None,
+    "status": ("active", "draft"),
+    # One that is not registered is accepted with a warning, and fails its runs.
+    "cluster_id": None,
+    "schedule.frequency": None,
+    "schedule.time": None,
+    "schedule.day_of_week": None,
+    "schedule.timezone": None,
+    "schedule.cron_expression": None,
+}
+SERVICE_FIELDS: tuple[DefinitionField, ...] = tuple(
+    replace(f, built=_BUILT_IN_SERVICE[f.path]) if f.path in _BUILT_IN_SERVICE else f for f in FIELDS
+)
+
+# What `source.credentials` may hold, by the type of the source.
+CREDENTIALS: dict[str, tuple[str, ...]] = {
+    "s3": ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region", "endpoint_url"),
+    "azure_blob": ("account_name", "account_key", "sas_token", "endpoint_url"),
+    "gcs": ("service_account_key", "endpoint_url"),
+    "local": (),
+}
+# Those that are no secret by themselves, and stand in messages that people need.
+OPEN_CREDENTIALS = frozenset({"aws_region", "endpoint_url", "account_name"})
+
+
+def hidden_credentials(credentials: Mapping[str, str]) -> list[str]:
+    """The values that nobody may read."""
+    return [value for name, value in credentials.items() if name not in OPEN_CREDENTIALS]
+
 
 def check_value(field: DefinitionField, value: Any) -> None:  # noqa: ANN401 - a value of any field
     """Refuse what is not built, and what has no meaning.
@@ -168,6 +205,14 @@ def _listed(choices: list[str]) -> str:
     return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
+class OnFileChange(enum.StrEnum):
+    """What a new version of a loaded file does."""
+
+    IGNORE = "ignore"  # nothing; it is noted as changed
+    APPEND = "append"  # its rows come beside those of the earlier version
+    REPLACE = "replace"  # its rows take the place of those of the earlier version
+
+
 @dataclass(frozen=True)
 class Definition:
     """What a run works by. Frozen into each batch, so that a reload does what was planned, not what is true now."""
@@ -176,6 +221,7 @@ class Definition:
     file_pattern: str | None
     options: FormatOptions
     provenance: bool = True
+    on_file_change: OnFileChange = OnFileChange.IGNORE
 
     def to_json(self) -> str:
         """One JSON document without secrets."""
@@ -188,6 +234,8 @@ class Definition:
         options = document.pop("options")
         options["null_values"] = tuple(options["null_values"])
         options["format"] = FileFormat(options["format"])
+        # Batches that were claimed by a version without the field have none.
+        document["on_file_change"] = OnFileChange(document.get("on_file_change", OnFileChange.IGNORE))
         return cls(options=FormatOptions(**options), **document)
 
 

@@ -62,6 +62,22 @@ class StoppedByUser(BaseException):
         self.report = report
 
 
+class RunCancelled(StoppedByUser):
+    """Somebody asked for this one run to end."""
+
+
+class RunTimedOut(StoppedByUser):
+    """The run's time is over."""
+
+
+class RunTooLarge(StoppedByUser):
+    """The run found more to load than is to be loaded where it is: it goes on elsewhere."""
+
+
+class RunGivenBack(StoppedByUser):
+    """The worker ends: another one goes on with the run."""
+
+
 # --- try again: nothing has to change --------------------------------------------------------------------------
 
 
@@ -76,6 +92,13 @@ class SourceUnreachableError(RetriableError):
 
     code = "connectivity"
     remedy = "Check the network and the endpoint, then run again; nothing was written."
+
+
+class TooManyReadersError(RetriableError):
+    """As many read the events as this process takes."""
+
+    code = "too_many_readers"
+    remedy = "Close streams that nobody looks at, then ask again with the id of the last event."
 
 
 class CatalogUnreachableError(RetriableError):
@@ -151,10 +174,49 @@ class LedgerUnreachableError(RetriableError):
     )
 
 
+class LedgerWriteError(RetriableError):
+    """The ledger's database could not be written."""
+
+    code = "ledger_write_failure"
+    remedy = (
+        "Check the space on its disk, and the disk itself, then run again: "
+        "what was committed stays, and the next run settles what was begun."
+    )
+
+
 class EngineDiedError(RetriableError):
     """The engine's process died."""
 
     code = "engine_died"
+    remedy = "Run again: what was not committed is loaded then."
+
+
+class RunDiedError(RetriableError):
+    """The process that carried the run out ended before the run did."""
+
+    code = "run_died"
+    remedy = "What was committed stays; the run goes on by itself, or the next one settles what was begun."
+
+
+class SchedulerUnavailableError(RetriableError):
+    """The scheduler does not answer."""
+
+    code = "scheduler_unavailable"
+    remedy = "Check that the Prefect server runs and that PREFECT_API_URL leads to it."
+
+
+class ServerUnreachableError(RetriableError):
+    """The server does not answer."""
+
+    code = "server_unreachable"
+    remedy = "Check that it runs, and that --server or AUTOLOADER_SERVER leads to it."
+
+
+class DeploymentGoneError(SchedulerUnavailableError):
+    """The scheduler does not know the deployment any more."""
+
+    code = "deployment_gone"
+    remedy = "Nothing has to be done: within a minute it is made again."
 
 
 # --- fatal: a person must change something ----------------------------------------------------------------------
@@ -177,11 +239,27 @@ class InvalidFieldError(UsageError):
 
     code = "invalid_field"
 
+    def __init__(self, message: str = "", *, remedy: str = "", field: str = "") -> None:
+        """Say what is wrong with `field`, a path such as `schedule.time`; empty where it is not one field."""
+        super().__init__(message, remedy=remedy)
+        self.field = field
+
 
 class NotSupportedError(UsageError):
     """This field or value is known but cannot be used yet."""
 
     code = "not_supported"
+
+    def __init__(self, message: str = "", *, remedy: str = "", field: str = "") -> None:
+        """Say what of `field`, a path such as `format.type`, is not built; empty where it is not one field."""
+        super().__init__(message, remedy=remedy)
+        self.field = field
+
+
+class TokensRequiredError(UsageError):
+    """Without tokens the service listens to this machine alone."""
+
+    code = "tokens_required"
 
 
 class MixedFormatsError(UsageError):
@@ -223,6 +301,13 @@ class SourceContainsWarehouseError(FatalError):
 
     code = "source_contains_warehouse"
     remedy = "Set AUTOLOADER_HOME (or AUTOLOADER_WAREHOUSE) to a folder outside the source."
+
+
+class SourceNotAllowedError(FatalError):
+    """The source is not one that this service may read."""
+
+    code = "source_not_allowed"
+    remedy = "Ask whoever runs the service: AUTOLOADER_LOCAL_ROOTS and AUTOLOADER_ALLOWED_HOSTS say what it may read."
 
 
 class SchemaInferenceError(FatalError):
@@ -318,12 +403,234 @@ class InvalidQueryError(FatalError):
     """The query cannot be run."""
 
     code = "invalid_query"
+    remedy = "Correct it: one SELECT on the table of the command."
+
+
+class OutputError(FatalError):
+    """The answer could not be written to standard output."""
+
+    code = "output_failed"
+    remedy = "Check where the output goes, then ask again; what the command did stays done."
 
 
 class ConfirmationNeededError(UsageError):
     """This needs a confirmation."""
 
     code = "confirmation_needed"
+
+
+class NotFoundError(FatalError):
+    """There is nothing of that id."""
+
+    code = "not_found"
+    remedy = "Check the id."
+
+
+class NoFlowRunError(NotFoundError):
+    """The run has no flow run: it was carried out directly."""
+
+    code = "no_flow_run"
+    remedy = "Look at the run itself."
+
+
+class ConflictError(FatalError):
+    """The request does not go with how things stand now."""
+
+    code = "conflict"
+
+
+class NameTakenError(ConflictError):
+    """Another ingestion has that name."""
+
+    code = "name_taken"
+    remedy = "Choose another name, or change the ingestion that has it."
+
+
+class DestinationFixedError(ConflictError):
+    """The ingestion has loaded: its destination is fixed."""
+
+    code = "destination_fixed"
+    remedy = "Make another ingestion for the other table."
+
+
+class RunAtWorkError(ConflictError):
+    """A run of this ingestion is at work, or waits to be."""
+
+    code = "run_in_progress"
+    remedy = "Wait for it, or cancel it."
+
+    def __init__(self, message: str = "", *, run_id: str = "", remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.run_id = run_id
+
+
+class NotActiveError(ConflictError):
+    """The ingestion is not active."""
+
+    code = "not_active"
+    remedy = "Resume it first."
+
+
+class NothingToRetryError(ConflictError):
+    """There is nothing that failed."""
+
+    code = "nothing_to_retry"
+    remedy = "Run the ingestion: it loads what is new."
+
+
+class WebhookOffError(ConflictError):
+    """The webhook is disabled, or is no longer there."""
+
+    code = "webhook_off"
+    remedy = "Send the ingestion's webhooks again: that enables them."
+
+
+class RunOverError(ConflictError):
+    """The run is over."""
+
+    code = "run_over"
+    remedy = "Begin another one."
+
+
+class SchedulingOffError(ConflictError):
+    """PREFECT_API_URL is not set, so that scheduling is off."""
+
+    code = "scheduling_off"
+    remedy = "Set it to the address of the API of a Prefect server."
+
+
+class LoadIngestionError(ConflictError):
+    """This ingestion is the command line's: it has no definition that the service could change or run."""
+
+    code = "load_ingestion"
+    remedy = "Make an ingestion of the same source and table; files that were loaded stay known."
+
+
+class TableTakenError(ConflictError):
+    """The table cannot be used by this tenant."""
+
+    code = "table_taken"
+    remedy = "Choose another table, or ask whoever runs the service."
+
+
+class SharedTableError(ConflictError):
+    """Another ingestion writes the table too."""
+
+    code = "table_shared"
+    remedy = "Delete the other ingestion first, or leave the table as it is."
+
+
+class VersionMismatchError(ConflictError):
+    """The ingestion was changed by somebody else meanwhile."""
+
+    code = "version_mismatch"
+    remedy = "Read it again, and send the change with its present ETag."
+
+
+class KeyReusedError(ConflictError):
+    """The idempotency key was used for another request."""
+
+    code = "idempotency_key_reused"
+    remedy = "Use a new key for a new request."
+
+
+class KeyAtWorkError(ConflictError):
+    """The first request with this idempotency key is still at work."""
+
+    code = "idempotency_key_at_work"
+    remedy = "Ask again in a moment."
+
+
+class ClusterUnknownError(FatalError):
+    """The cluster is not registered."""
+
+    code = "cluster_unknown"
+    remedy = "Set cluster_id to local."
+
+
+class WrongDatabaseError(FatalError):
+    """The database does not know the ingestion."""
+
+    code = "wrong_database"
+    remedy = "Give the worker the DATABASE_URL and AUTOLOADER_HOME of the service."
+
+
+class SecretKeyError(FatalError):
+    """The key that credentials are kept under is missing or is another one."""
+
+    code = "secret_key"
+    remedy = "Set SECRET_KEY to the key that they were stored under, or send the credentials again."
+
+
+class TimedOutError(FatalError):
+    """The run took longer than it may."""
+
+    code = "timed_out"
+    remedy = (
+        "What was committed stays, the next run goes on from there. PREFECT_FLOW_RUN_TIMEOUT_SECONDS says how long."
+    )
+
+
+class PortTakenError(FatalError):
+    """A port that is to be listened on is taken."""
+
+    code = "port_taken"
+
+
+class AlreadyUpError(FatalError):
+    """Another `autoloader up` is at work in this folder."""
+
+    code = "already_up"
+
+
+class HomeUnwritableError(FatalError):
+    """The folder AUTOLOADER_HOME cannot be written."""
+
+    code = "home_unwritable"
+    remedy = "Check its permissions, or set AUTOLOADER_HOME to another folder."
+
+
+class ChildFailedError(FatalError):
+    """A process of the service cannot be started."""
+
+    code = "child_failed"
+    remedy = "What it said stands in the log above."
+
+
+class PrefectVersionError(FatalError):
+    """The Prefect server is of a version that this program does not work with."""
+
+    code = "prefect_version"
+
+
+class PrefectUnusableError(FatalError):
+    """What answers at PREFECT_API_URL is not Prefect's API, or refuses our key."""
+
+    code = "prefect_unusable"
+
+
+class ServerNotUnderstoodError(FatalError):
+    """What answers is no Autoloader."""
+
+    code = "server_not_understood"
+    remedy = "Check that --server or AUTOLOADER_SERVER is the address of the service, such as http://localhost:8000."
+
+
+class MemoryLimitError(FatalError):
+    """The run needed more memory than it may have and was ended."""
+
+    code = "memory_limit"
+    remedy = (
+        "What was committed stays, the next run goes on from there. Raise AUTOLOADER_RUN_MEMORY_GB, "
+        "or lower AUTOLOADER_BATCH_BYTES."
+    )
+
+
+class ForkServerError(FatalError):
+    """The process that a worker forks runs from does not come up."""
+
+    code = "worker_cannot_fork"
+    remedy = "What it wrote last says why. Correct that and start the worker again; no run was begun."
 
 
 class InternalError(FatalError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    r"""One version of one file, as a listing shows it.
+class SourceFile(NamedTuple):
+    r"""One version of one file, as a listing shows it; a tuple, as each listed file becomes one.
 
     `key` is the absolute URI (`s3://bucket/a/b.json`, `file:///data/b.json`), bytes as they are: not percent-encoded,
     a byte that is not UTF-8 as `\xNN`, a backslash doubled. `version` is the store's etag, else size and time.
@@ -43,6 +43,17 @@ class FileState(enum.StrEnum):
     SUPERSEDED = "superseded"
 
 
+class KnownVersion(NamedTuple):
+    """What decides about a version of a file that the ledger knows; a tuple, as each known file becomes one."""
+
+    key: str
+    version: str
+    state: FileState
+    retryable: bool = False
+    tries: int = 0
+    next_try_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerFile:
     """A row of the ledger: one version of one file, in the table's present generation."""
@@ -70,3 +81,18 @@ class LoadedFile:
     version: str
     rows: int
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierVersion:
+    """A version of a file whose rows are in the table, beside a newer one that is to be loaded.
+
+    Its rows are those that name both the file and `batch_id`. `provenance` says whether they name them at all; None
+    where nobody knows.
+    """
+
+    key: str
+    version: str
+    batch_id: str
+    rows: int
+    provenance: bool | None = True

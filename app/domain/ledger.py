@@ -12,8 +12,9 @@ from typing import Protocol
 
 from app.domain.batch import BatchKind, BatchRef
 from app.domain.definition import Definition
+from app.domain.discovery import LedgerPage
 from app.domain.errors import FileFailure
-from app.domain.files import FileState, LedgerFile, LoadedFile, SourceFile
+from app.domain.files import EarlierVersion, FileState, KnownVersion, LedgerFile, LoadedFile, SourceFile
 from app.domain.rebuilding import RestoredBatch
 from app.domain.runs import Lease, LeaseHolder, Owner, RunReport, TableRecord
 from app.domain.sweeping import BatchRecord
@@ -28,6 +29,13 @@ class OpenBatch:
     kind: BatchKind
     definition: Definition
     files: tuple[SourceFile, ...]
+    # Loaded versions of the batch's files, as they were when it was claimed: what a REPLACE batch takes out.
+    earlier: tuple[EarlierVersion, ...] = ()
+
+    @property
+    def replaces(self) -> tuple[EarlierVersion, ...]:
+        """The versions whose rows go when the batch loads the new ones."""
+        return self.earlier if self.kind is BatchKind.REPLACE else ()
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Closing:
     committed: bool
     loaded: tuple[LoadedFile, ...] = ()
     failed: tuple[FileFailure, ...] = ()
+    # Versions whose rows the batch took out of the table.
+    replaced: tuple[EarlierVersion, ...] = ()
     snapshot_id: int | None = None
     sequence_number: int | None = None
     table_uuid: str | None = None
@@ -147,6 +157,14 @@ class Restoring(Protocol):
         """Raise the table's generation to this one at least; returns the record as it then is."""
         ...
 
+    def restore_replaced(self, lease: Lease, table: TableRecord, replaced: Sequence[EarlierVersion]) -> None:
+        """Note of versions that the ledger has as loaded by the batches named in them that they are superseded.
+
+        Raises:
+            LeaseLostError: The lease is not ours any more; nothing was changed.
+        """
+        ...
+
     def restore_batch(self, lease: Lease, table: TableRecord, restored: RestoredBatch) -> bool:
         """Record a batch of the past and, where it is of the table's generation, its files; all or nothing.
 
@@ -189,6 +207,9 @@ class Batches(Protocol):
     ) -> OpenBatch | None:
         """Make the next batch of the ingestion durable, with those of `files` that nobody else has claimed or loaded.
 
+        What the definition says of new versions of loaded files holds: ignored, they are left out; else they are in
+        it, and so is which versions of them are loaded now.
+
         Returns:
             The batch; None when no file was left to claim.
 
@@ -212,6 +233,18 @@ class Batches(Protocol):
 
 class Files(Protocol):
     """The rows of files."""
+
+    def versions_after(self, table: TableRecord, key: str) -> Iterator[KnownVersion]:
+        """As `files_after`, with no more of each row than decides about a listed file: this is read by every run."""
+        ...
+
+    def pages_after(self, table: TableRecord, key: str) -> Iterator[LedgerPage]:
+        """What is known in this generation of the keys from `key` on (included), page by page in key order.
+
+        Raises:
+            LedgerUnreadableError: The database gives the keys in another order.
+        """
+        ...
 
     def files_after(self, table: TableRecord, key: str) -> Iterator[LedgerFile]:
         """The rows of this generation from `key` on (included), in key order, read in pages."""

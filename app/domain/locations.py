@@ -21,6 +21,7 @@ _NOUNS = {"s3": "bucket", "az": "container", "gs": "bucket"}
 _ADVICE = "Use s3://bucket/…, az://container/…, gs://bucket/…, or the path of a folder or file."
 _AZURE_HOST = re.compile(r"([a-z0-9]{3,24})\.(?:dfs|blob)\.core\.windows\.net")
 _OBJECT_KEY = re.compile(r"(?:s3|az|gs)://")
+_BUCKET = re.compile(r"[A-Za-z0-9_.$-]+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BYTE = re.compile(r"\\(\\|x[0-9a-f]{2})")
 
@@ -98,7 +99,8 @@ def _store_location(written: str, rest: str, text: str) -> Location:
             f"The name of a {_NOUNS[scheme]} has no '@' and no ':'; keys are never part of an address.",
             remedy="Give keys and the endpoint by the environment or --credentials.",
         )
-    if not bucket or has_magic(bucket):
+    # It becomes a part of the host's name, which must not end there.
+    if not _BUCKET.fullmatch(bucket):
         raise InvalidFieldError(f"{text!r} names no {_NOUNS[scheme]}.", remedy=f"Write {_EXAMPLES[scheme]}.")
     path, pattern = _split(key)
     return Location(scheme, bucket, path, pattern, account)
@@ -167,10 +169,13 @@ def path_of_key(key: str) -> bytes:
     """
     if not key.startswith(FILE):
         raise ValueError(f"{key!r} is no key of a local file.")
-    return _unescaped(key.removeprefix(FILE))
+    return unescaped(key.removeprefix(FILE))
 
 
-def _unescaped(text: str) -> bytes:
+def unescaped(text: str) -> bytes:
+    """The path or name that has this form in keys."""
+    if "\\" not in text:
+        return text.encode("utf-8", "surrogateescape")
     parts, at = [], 0
     for found in _BYTE.finditer(text):
         parts.append(text[at : found.start()].encode("utf-8", "surrogateescape"))

@@ -93,7 +93,9 @@ def _segments(text: str) -> tuple[str, ...]:
     if segments and text.endswith("/"):
         # A folder stands for everything in it.
         segments.append(_ANY_FOLDERS)
-    if not segments or ".." in segments:
+    if ".." in segments:
+        raise InvalidFieldError(f"The pattern {text!r} steps out of its folder.", remedy="Write it without `..`.")
+    if not segments:
         _refuse(text)
     # Two `**` in a row mean no more than one, and would only be tried against each other.
     return tuple(s for i, s in enumerate(segments) if s != _ANY_FOLDERS or segments[i - 1 : i] != [_ANY_FOLDERS])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from app.domain.batch import BatchManifest, BatchRef
@@ -12,6 +12,7 @@ from app.domain.errors import FileFailure
 from app.domain.evolution import Change
 from app.domain.files import LoadedFile, SourceFile
 from app.domain.formats import FormatOptions
+from app.domain.replacing import Holding, RowsOf, StoredData
 from app.domain.table import TableHead, TableName
 from app.domain.types import EMPTY, Struct
 
@@ -83,6 +84,14 @@ class DataSink(Protocol):
         """Remove a file that was never committed. A file that is gone already is no error."""
         ...
 
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """Open a file that the table names, to be read; the stream can seek.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
@@ -91,6 +100,43 @@ class DataFile:
     path: str
     rows: int
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What stands in the place of a data file when certain rows are taken out of it.
+
+    `removed` counts those rows; nothing is in it where the data file holds none of them and stays as it is. Without
+    `data_files` there was nothing else in it. `refusal` says why the rows cannot be taken out; then nothing is written.
+    """
+
+    path: str
+    removed: Mapping[RowsOf, int] = field(default_factory=dict)
+    data_files: tuple[DataFile, ...] = ()
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Rows to be taken out of the table in a commit: which, where they were looked for, and what takes their place."""
+
+    rows: frozenset[RowsOf] = frozenset()
+    looked_at: tuple[StoredData, ...] = ()
+    rewritten: tuple[Rewritten, ...] = ()
+
+    @property
+    def data_files(self) -> tuple[DataFile, ...]:
+        """The data files that it puts into the table."""
+        return tuple(f for r in self.rewritten for f in r.data_files)
+
+    @property
+    def found(self) -> dict[RowsOf, int]:
+        """How many rows of each there were."""
+        counts: dict[RowsOf, int] = {}
+        for one in self.rewritten:
+            for rows, count in one.removed.items():
+                counts[rows] = counts.get(rows, 0) + count
+        return counts
 
 
 @dataclass(frozen=True)
@@ -104,6 +150,8 @@ class CommitOrder:
     properties: Mapping[str, str]
     # Called before every attempt; raises LeaseLostError when this run may not commit any more.
     assert_lease: Callable[[], None]
+    # Rows that go in the same commit.
+    removal: Removal = field(default_factory=Removal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +161,8 @@ class Committed:
     snapshot_id: int
     sequence_number: int
     table_uuid: str
+    # Whether the table has by now so many snapshots that `Catalog.expire` would let some go.
+    history_is_long: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +189,11 @@ class Draft(Protocol):
         """The identity of the table that it was drafted on, or that it will make."""
         ...
 
+    @property
+    def location(self) -> str:
+        """Where that table lies, or will lie. Two drafts of one new table may have two."""
+        ...
+
     def sink(self) -> DataSink:
         """Where the data files go."""
         ...
@@ -154,18 +209,28 @@ class Draft(Protocol):
         """
         ...
 
+    def holding(self, rows: Collection[RowsOf]) -> Holding:
+        """The data files of the table that may hold those rows; nothing of a table that is to be made.
+
+        Raises:
+            CatalogUnreachableError, TableUnreadableError: They cannot be told.
+        """
+        ...
+
     def commit(self, order: CommitOrder) -> Committed:
-        """Make the batch part of the table, at most once for one batch, whoever else tries.
+        """Make the batch part of the table, at most once for one batch, whoever else tries; one snapshot.
 
         Before every attempt a guard checks, on the metadata that this attempt asserts: the batch is not in, no higher
-        epoch, the lease is alive.
+        epoch, the lease is alive, and the rows that go are in the data files that were looked at and in no other.
 
         Raises:
             AlreadyCommittedError: The batch is in the table already; nothing was changed.
             LeaseLostError, FencedError: This run may not commit; nothing was changed.
-            TableConflictError: The table's schema or identity changed; load the batch again on a new draft.
+            TableConflictError: The table's schema or identity changed, or somebody moved the rows that go; load the
+                batch again on a new draft.
             CommitUnknownError: Nobody knows whether it was applied: look the batch up before anything else.
             CatalogRefusedError: The catalog refused; nothing was changed.
+            WriteFailureError: What the commit consists of could not be written; nothing was changed.
         """
         ...
 
@@ -215,6 +280,29 @@ class Catalog(Protocol):
         Raises:
             TableNotFoundError: There is no table: creating it is the fence.
             FencedError: A higher epoch is in the table already.
+        """
+        ...
+
+    def expire(self, table: TableName, batch: BatchRef, assert_lease: Callable[[], None]) -> int:
+        """Let go of the snapshots that the table's own properties do not ask to keep, in one commit of nothing else.
+
+        The current one stays, and what branches and tags name. A table on whose properties nothing of the kind is set
+        keeps all. What the snapshots alone held on to is not removed, but found by `TableStorage.expired`.
+
+        Args:
+            table: The table.
+            batch: One of those whose commit may be the newest; its epoch is checked as for a commit.
+            assert_lease: Called before the request; raises LeaseLostError when this run may not commit any more.
+
+        Returns:
+            How many went; 0 where it is not worth a commit.
+
+        Raises:
+            LeaseLostError, FencedError: This run may not commit; nothing was changed.
+            TableConflictError: Somebody else committed, or made a tag; nothing was changed. Or the table is gone.
+            CommitUnknownError: Nobody knows whether it was applied; the table's rows are the same either way.
+            WriteFailureError: What is to go could not be noted down; nothing was changed.
+            CatalogUnreachableError, CatalogAuthError, TableUnreadableError: As `head`.
         """
         ...
 
@@ -270,6 +358,19 @@ class WriteResult:
     drift: Struct = EMPTY
 
 
+@dataclass(frozen=True)
+class RewriteOrder:
+    """Rows to be taken out of data files of a table; all others are kept, value for value and in their order."""
+
+    data_files: tuple[StoredData, ...]
+    rows: frozenset[RowsOf]
+    # The table's schema, under which what is kept is written.
+    schema: Struct
+    sink: DataSink
+    # Every data file's name begins with it; unique to this order.
+    name_prefix: str
+
+
 class Progress(Protocol):
     """Told how far an engine is; called from any thread, often."""
 
@@ -280,6 +381,10 @@ class Progress(Protocol):
 
 class Engine(Protocol):
     """Reads batches and writes data files. One bad file never stops the others."""
+
+    def expect(self, files: Sequence[SourceFile]) -> None:
+        """Get ready for work on such files, which is likely to come and may not. Returns at once, and never fails."""
+        ...
 
     def infer(self, files: Sequence[SourceFile], reading: Reading, known: Struct = EMPTY) -> Inference:
         """Look at a sample of all `files`, spread over them and over each of them.
@@ -296,6 +401,18 @@ class Engine(Protocol):
 
         Raises:
             WriteFailureError: The data location takes no files; nothing of this order is left there.
+        """
+        ...
+
+    def rewrite(self, order: RewriteOrder) -> tuple[Rewritten, ...]:
+        """Write data files anew without some of their rows, and without those that other tools marked as deleted.
+
+        Returns:
+            What became of each data file, in their order. One that holds none of the rows is not written anew.
+
+        Raises:
+            WriteFailureError: One cannot be read, or the data location takes no files; nothing of this order is left
+                there.
         """
         ...
 

@@ -6,13 +6,14 @@ while it still knows the snapshot; after that the rows do; and where neither can
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from app.domain.batch import BatchManifest, BatchRef
+from app.domain.batch import BatchKind, BatchManifest, BatchRef
 from app.domain.errors import FileFailure, LedgerBehindTableError
-from app.domain.files import version_by_time
+from app.domain.files import EarlierVersion, version_by_time
+from app.domain.replacing import RowsOf
 from app.domain.upkeep import BatchCommit, StoredFile
 
 
@@ -37,6 +38,22 @@ class RestoredBatch:
     loaded: tuple[RestoredFile, ...] = ()
     failed: tuple[FileFailure, ...] = ()
     snapshot_id: int | None = None
+    kind: BatchKind = BatchKind.LOAD
+    # Files that it loaded and whose rows a later batch took out.
+    superseded: tuple[RestoredFile, ...] = ()
+    # Versions whose rows it took out.
+    replaced: tuple[EarlierVersion, ...] = ()
+    # Whether its rows name their file; None where nobody knows.
+    provenance: bool | None = None
+
+    def after(self, gone: Collection[RowsOf]) -> RestoredBatch:
+        """The same batch, now that these rows were taken out."""
+        is_gone = [RowsOf(f.key, self.batch.batch_id) in gone for f in self.loaded]
+        return replace(
+            self,
+            loaded=tuple(f for f, went in zip(self.loaded, is_gone, strict=True) if not went),
+            superseded=tuple(f for f, went in zip(self.loaded, is_gone, strict=True) if went),
+        )
 
 
 @dataclass
@@ -68,6 +85,8 @@ class Evidence:
     history_cut: bool
     # Whether the table's rows name their batches.
     by_file: bool
+    # Rows that some manifest says were taken out, and of which the table has none.
+    gone: frozenset[RowsOf] = frozenset()
 
     def undecided(self) -> set[str]:
         """The ids of the batches about which only the table's rows can tell."""
@@ -119,6 +138,9 @@ class Evidence:
             loaded=files,
             failed=manifest.failed,
             snapshot_id=snapshot_id,
+            kind=manifest.kind,
+            replaced=manifest.replaced,
+            provenance=manifest.provenance,
         )
 
     def _not_in(self, number: int, generation: int) -> RestoredBatch:
@@ -133,9 +155,9 @@ class Evidence:
             return self._on_trust(number, tries, doubts)
         batch_id = BatchRef(self.ingestion_id, number, 0).batch_id
         if rows:
-            fitting = _fitting(tries, rows)
+            fitting = self._fitting(tries, rows)
             return self._by_manifest(fitting) if fitting else self._from_rows(number, rows, generation, doubts)
-        empty = next((m for m in tries if not any(f.rows for f in m.files)), None)
+        empty = next((m for m in tries if not self._left(m)), None)
         if empty is not None:
             return self._by_manifest(empty)
         (doubts.batches_without_rows if tries else doubts.batches_without_trace).append(batch_id)
@@ -162,13 +184,17 @@ class Evidence:
         commit = self.commits.get(number)
         epoch, snapshot_id = (commit.batch.epoch, commit.snapshot_id) if commit else (0, None)
         batch = BatchRef(self.ingestion_id, number, epoch)
-        return RestoredBatch(batch, generation, committed=True, loaded=files, snapshot_id=snapshot_id)
+        return RestoredBatch(batch, generation, committed=True, loaded=files, snapshot_id=snapshot_id, provenance=True)
 
+    def _left(self, manifest: BatchManifest) -> dict[str | None, int]:
+        """The rows that the table should still have of a try, by key: later batches may have taken some out."""
+        batch_id = manifest.batch.batch_id
+        return {f.key: f.rows for f in manifest.files if f.rows and RowsOf(f.key, batch_id) not in self.gone}
 
-def _fitting(tries: Sequence[BatchManifest], rows: Sequence[StoredFile]) -> BatchManifest | None:
-    """The try whose files are those of the rows: to the row where one is, else with all of their keys."""
-    found: dict[str | None, int] = {}
-    for row in rows:
-        found[row.key] = found.get(row.key, 0) + row.rows
-    exact = next((m for m in tries if {f.key: f.rows for f in m.files if f.rows} == found), None)
-    return exact or next((m for m in tries if found.keys() <= {f.key for f in m.files}), None)
+    def _fitting(self, tries: Sequence[BatchManifest], rows: Sequence[StoredFile]) -> BatchManifest | None:
+        """The try whose files are those of the rows: to the row where one is, else with all of their keys."""
+        found: dict[str | None, int] = {}
+        for row in rows:
+            found[row.key] = found.get(row.key, 0) + row.rows
+        exact = next((m for m in tries if self._left(m) == found), None)
+        return exact or next((m for m in tries if found.keys() <= {f.key for f in m.files}), None)

@@ -43,6 +43,15 @@ class RunReport:
     files_still_failed: int = 0
     # Loaded files whose new version was seen and left alone.
     files_changed: int = 0
+    # Of the loaded files those that are new versions: their rows came in the place of the earlier ones, or beside them.
+    files_replaced: int = 0
+    files_appended: int = 0
+    # New versions of loaded files that hold nothing, and were left alone.
+    files_emptied: int = 0
+    # How often a commit was tried again because somebody else had written the table.
+    commit_retries: int = 0
+    # Stored bytes of the files that it found to load.
+    discovered_bytes: int = 0
 
     def settle(self) -> RunStatus:
         """The status that the counts amount to."""

@@ -79,6 +79,16 @@ class BatchCommit:
 
 
 @dataclass(frozen=True)
+class Expired:
+    """What snapshots that we expired left beside a table: files that no other snapshot needs."""
+
+    # In the order in which they have to be removed.
+    files: tuple[StoredObject, ...] = ()
+    # Whether one of the snapshots took rows out of the table, so that data files too may be nobody's by now.
+    frees_data: bool = False
+
+
+@dataclass(frozen=True)
 class References:
     """What one moment's metadata holds on to."""
 
@@ -108,7 +118,11 @@ class TableStorage(Protocol):
         ...
 
     def references(self, table: TableName, names: Collection[str]) -> References:
-        """Which of the names any snapshot of the metadata of now holds on to, whether it is current or not."""
+        """Which of the names any snapshot holds on to: current, or older, or expired with its files still there."""
+        ...
+
+    def expired(self, table: TableName, before: datetime) -> Expired:
+        """What is left of the snapshots that `Catalog.expire` let go before a moment, by the storage's clock."""
         ...
 
     def remove(self, table: TableName, paths: Iterable[str]) -> None:

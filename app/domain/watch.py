@@ -1,9 +1,8 @@
-"""Who is told how a run goes on, and the named places where a test may stop it."""
+"""Who is told how a run goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
 
 class Watcher(Protocol):
@@ -24,21 +23,3 @@ class Watcher(Protocol):
     def batch_ends(self, *, files: int, rows: int, failed: int) -> None:
         """The batch is in the table, or was left out whole."""
         ...
-
-
-# Called with the name of a place on the run's path; does nothing unless a test set a failure there.
-Failpoint: TypeAlias = Callable[[str], None]
-
-# Every name that is ever passed; a test fails when one is not reached.
-FAILPOINTS = (
-    "lease_taken",
-    "batch_claimed",
-    "schema_inferred",
-    "data_written",
-    "manifest_written",
-    "commit_attempt",
-    "committed",
-    "batch_closed",
-    "run_finished",
-    "lease_released",
-)

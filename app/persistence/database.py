@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import fcntl
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.domain.errors import LedgerBusyError, LedgerUnreadableError, LedgerVersionError, NotSupportedError
+from app.domain.errors import (
+    LedgerBusyError,
+    LedgerUnreadableError,
+    LedgerVersionError,
+    LedgerWriteError,
+    NotSupportedError,
+)
 from app.persistence import postgres
+from app.persistence.making import upgrade_lock
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
 # The newest migration. A constant, so that opening a database that is up to date need not import Alembic;
 # a test holds it against the folder of migrations.
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0008"
 
 BUSY_TIMEOUT_S = 30.0
+# SQLite's codes say more in the bits above these.
+_PRIMARY_CODE = 0xFF
 
 
 def parse_url(database_url: str) -> URL:
@@ -73,15 +83,26 @@ def exists(url: URL) -> bool:
     return path is None or path.exists()
 
 
-def open_engine(url: URL) -> Engine:
+def open_engine(url: URL, *, create: bool = False) -> Engine:
     """An engine with our settings. Nothing is read yet.
+
+    Args:
+        url: What `parse_url` gave.
+        create: Whether a SQLite file that is not there is made, empty. By default it is an error: one that is gone
+            in the middle of a run must not come back empty.
 
     Raises:
         LedgerUnreadableError: The database's driver is not installed.
     """
     if postgres.is_postgres(url):
         return postgres.open_postgres(url)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
+    path = sqlite_file(url)
+    settings: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+    if path is None:
+        engine = create_engine(url, connect_args=settings)
+    else:
+        uri = f"file:{quote(os.fsencode(path))}?mode={'rwc' if create else 'rw'}"
+        engine = create_engine(url, creator=lambda: sqlite3.connect(uri, uri=True, **settings))
     event.listen(engine, "connect", _on_sqlite_connect)
     event.listen(engine, "begin", _on_sqlite_begin)
     return engine
@@ -113,13 +134,25 @@ def translated(url: URL) -> Iterator[None]:
         raise _sqlite_error(shown(url), error) from error
 
 
-def _sqlite_error(where: str, error: Exception) -> LedgerBusyError | LedgerUnreadableError:
+def _sqlite_error(where: str, error: Exception) -> LedgerBusyError | LedgerUnreadableError | LedgerWriteError:
     cause = getattr(error, "orig", error)
+    code = getattr(cause, "sqlite_errorcode", 0)
+    if code & _PRIMARY_CODE in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return LedgerBusyError(f"The ledger at {where} is locked by another process.")
+    if code & _PRIMARY_CODE == sqlite3.SQLITE_READONLY:
+        return LedgerUnreadableError(f"The ledger at {where} cannot be written: {cause}.")
+    if _could_not_write(code):
+        return LedgerWriteError(f"The ledger at {where} cannot be written: {cause}.")
     if isinstance(error, OperationalError):
-        if "locked" in str(cause) or "busy" in str(cause):
-            return LedgerBusyError(f"The ledger at {where} is locked by another process.")
         return LedgerUnreadableError(f"The ledger at {where} cannot be used: {cause}.")
     return LedgerUnreadableError(f"The ledger at {where} cannot be read: {cause}.")
+
+
+def _could_not_write(code: int) -> bool:
+    """Whether the disk took no more, or failed while it was written or synced."""
+    if code & _PRIMARY_CODE == sqlite3.SQLITE_IOERR:
+        return code not in {sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS}
+    return code & _PRIMARY_CODE == sqlite3.SQLITE_FULL
 
 
 def revision(engine: Engine) -> str | None:
@@ -139,22 +172,29 @@ def ensure_current(engine: Engine) -> None:
 
     Raises:
         LedgerVersionError: The database is newer than the program, or it is a server's and not current.
-        LedgerUnreadableError: It is somebody else's database.
+        LedgerUnreadableError: It is somebody else's database, or was emptied.
     """
     if revision(engine) == HEAD_REVISION:
         return
     if postgres.is_postgres(engine.url):
         check_current(engine)
         return
-    with _upgrade_lock(sqlite_file(engine.url)):
+    with upgrade_lock(sqlite_file(engine.url)):
         _refuse_foreign(engine)
-        _upgrade(engine)
+        upgrade(engine)
 
 
 def _refuse_foreign(engine: Engine) -> None:
-    """Refuse a SQLite file with tables that no migration of ours made."""
+    """Refuse a SQLite file with tables that no migration of ours made, or with none where somebody removed them."""
     with engine.connect().execution_options(read_only=True) as connection:
         names = set(connection.execute(text("select name from sqlite_master where type = 'table'")).scalars())
+    if not names and sqlite_file(engine.url) is not None:
+        # We never leave such a file, so it was a ledger, and what it knew is not nothing.
+        raise LedgerUnreadableError(
+            f"The database at {shown(engine.url)} is empty: what it held is gone.",
+            remedy="Restore it from a backup, or remove the file: then the next load makes a new ledger and gives it "
+            "back from the table.",
+        )
     if names and "alembic_version" not in names:
         raise LedgerUnreadableError(
             f"The database at {shown(engine.url)} is not a ledger: it has the table {min(names)}.",
@@ -167,26 +207,19 @@ def check_current(engine: Engine) -> None:
 
     Raises:
         LedgerVersionError: It is not.
+        LedgerUnreadableError: It is somebody else's database, or was emptied.
     """
     found = revision(engine)
     if found == HEAD_REVISION:
         return
+    if found is None and engine.dialect.name == "sqlite":
+        _refuse_foreign(engine)
     _refuse_newer(found, _migrations())
     by_hand = "`alembic upgrade head` with the same DATABASE_URL."
     raise LedgerVersionError(
         f"The ledger at {shown(engine.url)} stands at migration {found or 'none'}, this program needs {HEAD_REVISION}.",
         remedy=f"Run {by_hand}" if postgres.is_postgres(engine.url) else f"Run `autoloader load` once, or {by_hand}",
     )
-
-
-@contextmanager
-def _upgrade_lock(path: Path | None) -> Iterator[None]:
-    if path is None:
-        yield
-        return
-    with path.with_name(path.name + ".upgrade-lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _migrations() -> Config:
@@ -209,7 +242,8 @@ def _refuse_newer(found: str | None, config: Config) -> None:
         )
 
 
-def _upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine) -> None:
+    """Run the migrations that are missing."""
     from alembic import command  # noqa: PLC0415
 
     config = _migrations()

@@ -11,8 +11,10 @@ from sqlalchemy import Connection, Row, select, update
 
 from app.domain.errors import LeaseLostError
 from app.domain.runs import Lease, LeaseHolder, Owner, RunStatus, TableRecord
+from app.persistence.counters import count
 from app.persistence.schema import leases, runs
 from app.persistence.store import SqlStore
+from app.persistence.telling import tell_run
 
 # Start times of one process may differ by the rounding of clock ticks.
 _SAME_PROCESS_S = 1.0
@@ -137,12 +139,21 @@ def this_process() -> Owner:
 def _settle_dead_run(connection: Connection, row: Row[Any], run_id: str) -> None:
     if row.run_id in (None, run_id):
         return
-    connection.execute(
+    now = datetime.now(UTC)
+    settled = connection.execute(
         update(runs)
         .where(runs.c.id == row.run_id, runs.c.status == RunStatus.RUNNING.value)
         .values(
             status=RunStatus.FAILED.value,
             error=f"Its process ended before the run did; run {run_id} took over.",
-            ended_at=datetime.now(UTC),
+            ended_at=now,
+            progress=None,
         )
     )
+    if settled.rowcount:
+        # Only here: a load of the command line, which leases too, has no webhooks to import.
+        from app.persistence.telling_webhooks import tell_webhooks  # noqa: PLC0415
+
+        count(connection, {("deaths", ""): 1, ("runs_ended", RunStatus.FAILED.value): 1})
+        tell_webhooks(connection, row.run_id, now)
+        tell_run(connection, row.run_id)

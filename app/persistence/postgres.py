@@ -14,8 +14,10 @@ from app.domain.errors import (
     LedgerBusyError,
     LedgerUnreachableError,
     LedgerUnreadableError,
+    LedgerWriteError,
     NotSupportedError,
 )
+from app.persistence.patience import be_impatient
 
 DRIVER = "postgresql+psycopg"
 _SPELLINGS = ("postgres", "postgresql", DRIVER)
@@ -37,6 +39,8 @@ _ANSWER_TIMEOUT_MS = 40_000
 # A lock that was waited for too long, a deadlock, two transactions that exclude each other, a statement that took long.
 _BUSY_STATES = {"55P03", "40P01", "40001", "57014", "53300"}
 _READ_ONLY_STATE = "25006"
+# The disk is full, or fails.
+_DISK_STATES = {"53100", "58030"}
 # The server refuses the connection, and will do so again. The driver gives no state for these, only their words.
 _REFUSED = re.compile(
     r"authentication failed|does not exist|no pg_hba\.conf entry|no password supplied|permission denied"
@@ -85,7 +89,7 @@ def open_postgres(url: URL, *, statement_timeout_s: int = STATEMENT_TIMEOUT_S) -
         LedgerUnreadableError: The driver is not installed.
     """
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             # What the ledger promises rests on row locks and on statements that see what was committed before them.
             isolation_level="READ COMMITTED",
@@ -100,6 +104,8 @@ def open_postgres(url: URL, *, statement_timeout_s: int = STATEMENT_TIMEOUT_S) -
             "DATABASE_URL names PostgreSQL, whose driver is not installed.",
             remedy="Install it: pip install 'iceberg-autoloader[postgres]'.",
         ) from error
+    be_impatient(engine, statement_timeout_s)
+    return engine
 
 
 def _connect_args(url: URL, statement_timeout_s: int) -> dict[str, object]:
@@ -131,6 +137,8 @@ def translation(where: str, error: DBAPIError | PoolTimeoutError) -> AutoloaderE
     said = _first_line(cause)
     if state in _BUSY_STATES:
         return LedgerBusyError(f"The ledger at {where} is busy: {said}.")
+    if state in _DISK_STATES:
+        return LedgerWriteError(f"The ledger at {where} cannot be written: {said}.")
     if state == _READ_ONLY_STATE:
         return LedgerUnreadableError(
             f"The ledger at {where} cannot be written: {said}.",

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import Connection, delete, exists, insert, or_, select, update
 
-from app.domain.files import FileState
+from app.domain.files import EarlierVersion, FileState
 from app.domain.ledger import RestoredHead
 from app.domain.rebuilding import RestoredBatch
 from app.domain.runs import Lease, TableRecord
 from app.persistence.batches import TIME_NOT_KEPT, failure_values, outcome, write_loaded
+from app.persistence.earlier import supersede
 from app.persistence.leases import LeasedStore
 from app.persistence.schema import batches, files, foreign_ingestions, ingestions, tables
 from app.persistence.store import table_record
 
 # States of batches that a rebuild does not touch.
 _SETTLED = ("committed", "cleared")
-# How a batch of the past was to be read, nobody knows; it is never loaded again.
-_NO_DEFINITION = "{}"
+# States of files of which a failure of the past is news.
+_NOT_SETTLED = (FileState.DISCOVERED.value, FileState.PROCESSING.value)
 
 
 class SqlRestoring(LeasedStore):
@@ -69,6 +72,14 @@ class SqlRestoring(LeasedStore):
             )
             return table_record(connection.execute(select(tables).where(tables.c.id == table.id)).one())
 
+    def restore_replaced(self, lease: Lease, table: TableRecord, replaced: Sequence[EarlierVersion]) -> None:
+        """Note which versions are superseded."""
+        if not replaced:
+            return
+        with self._write() as connection:
+            self._assert_lease(connection, lease, table)
+            supersede(connection, table.id, table.generation, replaced)
+
     def restore_batch(self, lease: Lease, table: TableRecord, restored: RestoredBatch) -> bool:
         """Record a batch of the past, with its files."""
         with self._write() as connection:
@@ -91,8 +102,9 @@ class SqlRestoring(LeasedStore):
             "generation": restored.generation,
             "state": "committed" if restored.committed else "empty",
             "epoch": batch.epoch,
-            "files": len(restored.loaded),
-            "rows": sum(f.rows for f in restored.loaded),
+            "kind": restored.kind.value,
+            "files": len(restored.loaded) + len(restored.superseded),
+            "rows": sum(f.rows for f in (*restored.loaded, *restored.superseded)),
             "snapshot_id": restored.snapshot_id,
             "closed_at": now,
         }
@@ -104,9 +116,8 @@ class SqlRestoring(LeasedStore):
                 ingestion_id=batch.ingestion_id,
                 number=batch.number,
                 table_id=table.id,
-                kind="load",
                 run_id=lease.run_id,
-                definition=_NO_DEFINITION,
+                definition=_definition(restored),
                 created_at=now,
                 **told,
             )
@@ -115,9 +126,18 @@ class SqlRestoring(LeasedStore):
 
     def _restore_files(self, connection: Connection, lease: Lease, table: TableRecord, restored: RestoredBatch) -> None:
         batch = restored.batch
-        if restored.loaded:
-            insertion = self._insert(files)
-            write_loaded(insertion, connection, table.id, restored.generation, batch, lease.run_id, restored.loaded)
+        for loaded, superseded in ((restored.loaded, False), (restored.superseded, True)):
+            if loaded:
+                write_loaded(
+                    self._insert(files),
+                    connection,
+                    table.id,
+                    restored.generation,
+                    batch,
+                    lease.run_id,
+                    loaded,
+                    superseded=superseded,
+                )
         now = datetime.now(UTC)
         rows = [
             {
@@ -141,7 +161,8 @@ class SqlRestoring(LeasedStore):
                 insertion.on_conflict_do_update(
                     index_elements=["table_id", "generation", "key", "version"],
                     set_={name: insertion.excluded[name] for name in told},
-                    where=files.c.state.in_([FileState.DISCOVERED.value, FileState.PROCESSING.value]),
+                    # Not `in_`: of several rows at once the library takes no list of values.
+                    where=or_(*(files.c.state == state for state in _NOT_SETTLED)),
                 ),
                 rows,
             )
@@ -166,6 +187,11 @@ class SqlRestoring(LeasedStore):
                 .where(ingestions.c.id == lease.ingestion_id, ingestions.c.next_batch < head.next_batch)
                 .values(next_batch=head.next_batch)
             )
+
+
+def _definition(restored: RestoredBatch) -> str:
+    """How a batch of the past was to be read, nobody knows; it is never loaded again."""
+    return json.dumps({} if restored.provenance is None else {"provenance": restored.provenance})
 
 
 def _supersede_failed(connection: Connection, table: TableRecord, restored: RestoredBatch) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from app.domain.runs import RunReport, RunStatus, TableRecord
-from app.persistence.schema import runs
+from app.persistence.counters import count, of_end
+from app.persistence.schema import ingestions, runs
 from app.persistence.store import SqlStore, storable
+from app.persistence.telling import tell_run
 
 
 class SqlRuns(SqlStore):
@@ -19,7 +21,7 @@ class SqlRuns(SqlStore):
         """Make the row of a run that works now."""
         now = datetime.now(UTC)
         with self._write() as connection:
-            connection.execute(
+            made = connection.execute(
                 self._insert(runs)
                 .values(
                     id=run_id,
@@ -39,14 +41,22 @@ class SqlRuns(SqlStore):
                     started_at=now,
                 )
                 .on_conflict_do_nothing()
-            )
+                .returning(runs.c.id)
+            ).first()
+            if made is not None:
+                tell_run(connection, run_id)
 
     def finish_run(self, report: RunReport, error: str | None = None) -> None:
         """Keep how the run ended."""
+        now = datetime.now(UTC)
         with self._write() as connection:
+            this = runs.c.id == report.run_id
+            row = connection.execute(select(runs.c.ingestion_id, runs.c.started_at).where(this)).first()
+            if row is None:
+                return
             connection.execute(
                 update(runs)
-                .where(runs.c.id == report.run_id)
+                .where(this)
                 .values(
                     status=report.status.value,
                     files_loaded=report.files_loaded,
@@ -58,6 +68,15 @@ class SqlRuns(SqlStore):
                     snapshot_id=report.snapshot_id,
                     warnings=json.dumps(report.warnings),
                     error=storable(error),
-                    ended_at=datetime.now(UTC),
+                    ended_at=now,
                 )
             )
+            if report.status is RunStatus.SUCCESS:
+                loaded = ingestions.c.id == row.ingestion_id
+                connection.execute(update(ingestions).where(loaded).values(last_success_at=now))
+            counted = of_end(report.status, (now - row.started_at).total_seconds())
+            counted["commit_retries", ""] = report.commit_retries
+            if report.stopped_by is not None:
+                counted["stops", report.stopped_by.code] = 1
+            count(connection, counted)
+            tell_run(connection, report.run_id)

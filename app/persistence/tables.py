@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, Select, func, select, update
+from sqlalchemy import Connection, ScalarSelect, Select, func, select, update
 
 from app.domain.errors import RunInProgressError
 from app.domain.files import FileState
@@ -51,7 +51,14 @@ class SqlTables(SqlStore):
         with self._write() as connection:
             connection.execute(
                 self._insert(ingestions)
-                .values(id=ingestion_id, table_id=table.id, kind="load", next_batch=1, created_at=datetime.now(UTC))
+                .values(
+                    id=ingestion_id,
+                    table_id=table.id,
+                    kind="load",
+                    next_batch=1,
+                    created_at=datetime.now(UTC),
+                    tenant=_tenant_of(table),
+                )
                 .on_conflict_do_nothing()
             )
             # It may be here already, because it was adopted before.
@@ -60,9 +67,11 @@ class SqlTables(SqlStore):
                 .where(
                     ingestions.c.id == ingestion_id,
                     ingestions.c.table_id == table.id,
+                    # Never one of the service's.
+                    ingestions.c.kind == "adopted",
                     _load_ingestion_of(table).scalar_subquery().is_(None),
                 )
-                .values(kind="load")
+                .values(kind="load", tenant=_tenant_of(table))
             )
             made = _load_ingestion(connection, table)
             assert made is not None  # noqa: S101 - by us or by another
@@ -158,3 +167,8 @@ def _load_ingestion(connection: Connection, table: TableRecord) -> str | None:
 
 def _load_ingestion_of(table: TableRecord) -> Select[tuple[str]]:
     return select(ingestions.c.id).where(ingestions.c.table_id == table.id, ingestions.c.kind == "load")
+
+
+def _tenant_of(table: TableRecord) -> ScalarSelect[str]:
+    """Whoever the table belongs to sees what the command line did to it."""
+    return select(tables.c.tenant).where(tables.c.id == table.id).scalar_subquery()

@@ -130,7 +130,7 @@ def _check_listing(ports: CheckPorts, record: TableRecord, source: LoadRequest, 
     prepared = prepare(source, ports.open_source, ports.keep_out)
     listing = ports.in_order(prepared.listing, lambda _key: None)
     listed = 0
-    for sighting in merge_join(listing, lambda key: ports.ledger.files_after(record, key)):
+    for sighting in merge_join(listing, lambda key: ports.ledger.versions_after(record, key)):
         listed += 1
         kind = missing(sighting)
         if kind is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from app.domain.definition import Definition, format_options
+from app.domain.definition import Definition, OnFileChange, format_options
 from app.domain.errors import InvalidFieldError, MixedFormatsError, SourceContainsWarehouseError, UsageError
 from app.domain.files import SourceFile
 from app.domain.formats import FileFormat, format_by_name, is_tab_separated
@@ -42,7 +43,12 @@ class Prepared:
     definition: Definition
     # False where the format was given, and no name needs to tell it.
     by_name: bool
-    empty: bool
+    # The first files of the listing.
+    first: Sequence[SourceFile]
+
+    def landed_after(self, moment: datetime) -> list[SourceFile]:
+        """Those of the first files that hold something and came, or changed, after the moment."""
+        return [file for file in self.first if file.size_bytes and file.modified_at > moment]
 
 
 # Opens a source: path, file pattern, credentials.
@@ -59,11 +65,20 @@ def prepare(request: LoadRequest, open_source: OpenSource, keep_out: Sequence[st
 
     Raises:
         SourceContainsWarehouseError: The source could find files in one of them.
-        InvalidFieldError: The path names a source of another type than the one given.
+        InvalidFieldError: The path names a source of another type than the one given, or rows are to be replaced
+            that do not name their file.
         MixedFormatsError: Its files are of several formats.
         UsageError: Its files' names do not tell their format, and none was given.
         SourceNotFoundError, BucketNotFoundError, SourceAuthError, SourceUnreachableError: As `Source.discover`.
     """
+    on_file_change = OnFileChange(request.values.get("on_file_change", OnFileChange.IGNORE))
+    provenance = request.values.get("provenance", True)
+    if on_file_change is OnFileChange.REPLACE and not provenance:
+        raise InvalidFieldError(
+            "source.on_file_change = replace needs destination.provenance: without it no row says which file it is "
+            "from, so that the rows of an earlier version cannot be found.",
+            remedy="Leave out --no-provenance, or use ignore or append.",
+        )
     pattern = request.values.get("file_pattern")
     source = open_source(request.path, pattern, request.credentials)
     _check_type(request.values.get("source_type"), source)
@@ -76,13 +91,12 @@ def prepare(request: LoadRequest, open_source: OpenSource, keep_out: Sequence[st
     file_format = FileFormat(given) if given else format_of(peeked, request.path)
     tabs = bool(peeked) and all(is_tab_separated(f.key) for f in peeked)
     options = format_options(request.values, file_format, tab_separated=tabs)
-    provenance = request.values.get("provenance", True)
     return Prepared(
         source=source,
         listing=chain(peeked, listing),
-        definition=Definition(_absolute(request.path), pattern, options, provenance),
+        definition=Definition(_absolute(request.path), pattern, options, provenance, on_file_change),
         by_name=not given,
-        empty=not peeked,
+        first=peeked,
     )
 
 

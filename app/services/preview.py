@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from app.domain.discovery import merge_join
+from app.domain.definition import OnFileChange
+from app.domain.discovery import LedgerPage, news
 from app.domain.errors import SourceContainsWarehouseError
 from app.domain.evolution import apply_changes, plan_changes
-from app.domain.files import LedgerFile, SourceFile
+from app.domain.files import SourceFile
 from app.domain.ledger import Ledger
 from app.domain.ports import Catalog, Engine, Reading
 from app.domain.runs import TableRecord
@@ -45,6 +46,9 @@ class Plan:
     stored_bytes: int
     batches: int
     known: int
+    # Of `files` those that are new versions of loaded files.
+    replaced: int
+    appended: int
     schema: Struct
     changes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -57,10 +61,11 @@ def plan_load(ports: PlanPorts, settings: RunSettings, request: LoadRequest) -> 
         AutoloaderError: As the load itself would before it reads a file.
     """
     prepared = prepare(request, ports.open_source, ports.keep_out)
+    # The record first: a head that is read later holds whatever was committed before, by a load at work too.
+    record = ports.ledger.table(str(request.table)) if ports.ledger else None
     head = ports.catalog.head(request.table)
     if head is not None and prepared.source.can_find_below(head.location):
         raise SourceContainsWarehouseError(f"The source {request.path} contains the table at {head.location}.")
-    record = ports.ledger.table(str(request.table)) if ports.ledger else None
     given_out: Mapping[str, int] = {}
     foreign: frozenset[str] = frozenset()
     if ports.ledger is not None and record is not None:
@@ -76,6 +81,7 @@ def plan_load(ports: PlanPorts, settings: RunSettings, request: LoadRequest) -> 
         batches += 1
         files += len(group)
         stored_bytes += sum(f.size_bytes for f in group)
+    replaces = prepared.definition.on_file_change is OnFileChange.REPLACE
     schema, changes, warnings = _schema_after(ports.engine, prepared, head, first)
     return Plan(
         table=str(request.table),
@@ -83,6 +89,8 @@ def plan_load(ports: PlanPorts, settings: RunSettings, request: LoadRequest) -> 
         stored_bytes=stored_bytes,
         batches=batches,
         known=new.known,
+        replaced=new.versions if replaces else 0,
+        appended=0 if replaces else new.versions,
         schema=schema,
         changes=changes,
         warnings=warnings,
@@ -106,24 +114,31 @@ class _NewFiles:
         self._prepared = prepared
         self._record = record
         self.known = 0
+        # New versions of loaded files.
+        self.versions = 0
 
-    def _ledger_rows(self, key: str) -> Iterator[LedgerFile]:
+    def _ledger_pages(self, key: str) -> Iterator[LedgerPage]:
         if self._ports.ledger is None or self._record is None:
             return iter(())
-        return self._ports.ledger.files_after(self._record, key)
+        return self._ports.ledger.pages_after(self._record, key)
+
+    def _count_known(self, _file: SourceFile) -> None:
+        self.known += 1
 
     def stream(self) -> Iterator[SourceFile]:
         now = datetime.now(UTC)
         listing = self._ports.in_order(self._prepared.listing, lambda _key: None)
-        for sighting in merge_join(listing, self._ledger_rows):
+        for sighting in news(listing, self._ledger_pages, self._count_known):
             decision = decide(
                 sighting.file,
                 sighting.known,
                 now=now,
                 max_tries=self._settings.file_tries,
                 retry_failed=self._request.retry_failed,
+                on_file_change=self._prepared.definition.on_file_change,
             )
-            if decision is Decision.LOAD:
+            if decision.loads:
+                self.versions += decision is Decision.LOAD_VERSION
                 if self._prepared.by_name:
                     check_format(sighting.file, self._prepared.definition)
                 yield sighting.file

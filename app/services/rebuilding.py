@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from app.domain.batch import BatchManifest, BatchRef
 from app.domain.errors import InvalidFieldError, RunInProgressError, TableNotFoundError, TableRolledBackError
+from app.domain.failpoints import NO_FAILPOINTS, Failpoints
+from app.domain.files import EarlierVersion
 from app.domain.ledger import Ledger, RestoredHead
 from app.domain.ports import Catalog
-from app.domain.rebuilding import Doubts, Evidence
+from app.domain.rebuilding import Doubts, Evidence, RestoredBatch
+from app.domain.replacing import RowsOf, rows_of
 from app.domain.runs import Lease, Owner, TableRecord
 from app.domain.sweeping import manifest_batch
 from app.domain.table import LOAD_INGESTION, TableHead, TableName, epoch_property, last_batches
@@ -29,6 +33,7 @@ class RebuildPorts:
     storage: TableStorage
     reader: TableReader
     owner: Owner
+    failpoints: Failpoints = NO_FAILPOINTS
 
 
 @dataclass(frozen=True)
@@ -130,11 +135,14 @@ class Rebuilder:
             TableReplacedError, TableRolledBackError: It is not the table that the ledger knows.
         """
         ledger = self._ports.ledger
+        if self._ports.catalog.head(self._table) is None:
+            raise TableNotFoundError(f"There is no table {self._table}.")
+        # The record first: a head that is read later holds whatever was committed before, by a run at work too.
+        record = ledger.ensure_table(str(self._table))
         head = self._ports.catalog.head(self._table)
+        check_identity(record, head)
         if head is None:
             raise TableNotFoundError(f"There is no table {self._table}.")
-        record = ledger.ensure_table(str(self._table))
-        check_identity(record, head)
         self._decide(request, record, head)
         mine = known_ingestion(ledger, record, head)
         if mine is not None and ledger.load_ingestion(record) is None and mine != request.adopt:
@@ -170,11 +178,9 @@ class Rebuilder:
         """
         report = RebuildReport(str(self._table))
         for ingestion_id in ingestions:
-            if ingestion_id in held:
-                self._rebuild_one(held[ingestion_id], report)
-            else:
-                with self._leased(ingestion_id) as hold:
-                    self._rebuild_one(hold, report)
+            holding = nullcontext(held[ingestion_id]) if ingestion_id in held else self._leased(ingestion_id)
+            with holding as hold, self._ports.failpoints.step("ledger_rebuilt"):
+                self._rebuild_one(hold, report)
         return report
 
     @contextmanager
@@ -184,7 +190,7 @@ class Rebuilder:
         got = ledger.acquire(ingestion_id, uuid.uuid4().hex, self._ports.owner, self._lease_s, above_epoch=above)
         if not isinstance(got, Lease):
             raise RunInProgressError(f"Run {got.run_id} is at work on {self._table}.", run_id=got.run_id)
-        heartbeat = Heartbeat(ledger, got, self._lease_s)
+        heartbeat = Heartbeat(ledger, got, self._lease_s, failpoints=self._ports.failpoints)
         try:
             with heartbeat.beating():
                 yield Hold(got, heartbeat.assert_alive)
@@ -196,21 +202,29 @@ class Rebuilder:
         record = ledger.ensure_table(str(self._table))
         self._fence_if_behind(record, hold)
         references = self._ports.storage.references(self._table, ())
-        manifests, highest = self._manifests(lease.ingestion_id)
-        evidence, stored = self._evidence(references, lease.ingestion_id, manifests)
-        generation = max([record.generation, *(m.generation for tries in manifests.values() for m in tries)])
-        batches = list(evidence.batches(stored, record.generation, report.doubts))
+        told = self._told(references, lease.ingestion_id)
+        mine = told.manifests[lease.ingestion_id]
+        generation = max([record.generation, *(m.generation for tries in mine.values() for m in tries)])
+        batches, replaced = told.batches(record.generation, report.doubts)
         record = ledger.restore_generation(record, generation)
-        for restored in batches:
-            if not ledger.restore_batch(lease, record, restored):
+        # Before the batches: with the last of them the ledger counts as whole, and nobody would come back for the
+        # number that the next batch may have, nor for what was replaced: one of them may have loaded the same version
+        # of a file again.
+        next_batch = max(told.evidence.last, max(mine, default=0)) + 1
+        with self._ports.failpoints.step("head_restored"):
+            ledger.restore_replaced(lease, record, replaced)
+            ledger.restore_head(lease, record, _restored_head(record, references, next_batch))
+        gone = rows_of(replaced)
+        for restored in (batch.after(gone) for batch in batches):
+            with self._ports.failpoints.step("batch_restored"):
+                is_new = ledger.restore_batch(lease, record, restored)
+            if not is_new:
                 continue
             report.batches += 1
             if restored.generation == record.generation:
                 report.files_loaded += len(restored.loaded)
                 report.files_failed += len(restored.failed)
                 report.rows += sum(f.rows for f in restored.loaded)
-        next_batch = max(evidence.last, highest) + 1
-        ledger.restore_head(lease, record, _restored_head(record, references, next_batch))
         report.ingestions.append(lease.ingestion_id)
         report.generation = record.generation
 
@@ -221,54 +235,108 @@ class Rebuilder:
         behind = batches_behind(record.name, head, ledger.committed_batches(record), ledger.foreign_ingestions(record))
         if ingestion_id in behind:
             batch = BatchRef(ingestion_id, behind[ingestion_id] + 1, hold.lease.epoch)
-            self._ports.catalog.fence(self._table, batch, hold.assert_alive)
+            with self._ports.failpoints.step("table_fenced"):
+                self._ports.catalog.fence(self._table, batch, hold.assert_alive)
 
-    def _manifests(self, ingestion_id: str) -> tuple[dict[int, list[BatchManifest]], int]:
-        """The manifests of the ingestion's tries by number, and the highest number that has one."""
-        named = [f.path for f in self._ports.storage.manifest_folder(self._table) if _is_of(f.name, ingestion_id)]
-        found: dict[int, list[BatchManifest]] = {}
+    def _manifests(self, ingestions: Collection[str]) -> Manifests:
+        """The manifests of the ingestions' tries."""
+        named = [f.path for f in self._ports.storage.manifest_folder(self._table) if _is_of(f.name, ingestions)]
+        found: Manifests = {ingestion_id: {} for ingestion_id in ingestions}
         for manifest in self._ports.storage.read_manifests(self._table, named):
-            if manifest is not None and manifest.batch.ingestion_id == ingestion_id:
-                found.setdefault(manifest.batch.number, []).append(manifest)
-        return found, max(found, default=0)
+            if manifest is not None and manifest.batch.ingestion_id in found:
+                found[manifest.batch.ingestion_id].setdefault(manifest.batch.number, []).append(manifest)
+        return found
 
-    def _evidence(
-        self, references: References, ingestion_id: str, manifests: dict[int, list[BatchManifest]]
-    ) -> tuple[Evidence, dict[str, list[StoredFile]]]:
+    def _told(self, references: References, ingestion_id: str) -> _Told:
+        """What metadata, manifests and rows say of the batches of that ingestion, and of the others of the table."""
         head = references.head
         told = [c for c in references.commits if c.batch.ingestion_id == ingestion_id]
-        mine = [c for c in told if c.in_history]
         lost = next((c for c in told if not c.in_history), None)
         if lost is not None and not head.history_cut:
             raise TableRolledBackError(
                 f"The table {self._table} was rolled back: its history does not hold snapshot {lost.snapshot_id}, "
                 f"which batch {lost.batch.batch_id} made."
             )
+        last = last_batches(head.properties)
+        manifests = self._manifests({ingestion_id, *last})
         contents = self._ports.reader.contents(self._table)
-        evidence = Evidence(
-            table=str(self._table),
-            ingestion_id=ingestion_id,
-            last=last_batches(head.properties)[ingestion_id],
-            manifests=manifests,
-            commits={c.batch.number: c for c in reversed(mine)},
-            history_cut=head.history_cut,
-            by_file=contents.by_file,
-        )
-        undecided = evidence.undecided()
-        return evidence, _rows_of(undecided, contents.files) if undecided and contents.by_file else {}
+        evidences = {
+            one: Evidence(
+                table=str(self._table),
+                ingestion_id=one,
+                last=last[one],
+                manifests=manifests[one],
+                commits={c.batch.number: c for c in reversed(references.commits) if _is_commit(c, one)},
+                history_cut=head.history_cut,
+                by_file=contents.by_file,
+            )
+            # Where rows name no batches none were ever taken out, so that the others have nothing to say.
+            for one in (last if contents.by_file else [ingestion_id])
+        }
+        undecided = {batch_id for evidence in evidences.values() for batch_id in evidence.undecided()}
+        if not undecided or not contents.by_file:
+            return _Told(ingestion_id, evidences, manifests, {})
+        claimed = {r for tries in manifests.values() for t in tries.values() for m in t for r in rows_of(m.replaced)}
+        stored, there = _rows_of(undecided, claimed, contents.files)
+        gone = frozenset(claimed - there)
+        evidences = {one: replace(evidence, gone=gone) for one, evidence in evidences.items()}
+        return _Told(ingestion_id, evidences, manifests, stored)
 
 
-def _is_of(name: str, ingestion_id: str) -> bool:
+# Ingestion id → number → the manifests of the batch's tries.
+Manifests: TypeAlias = dict[str, dict[int, list[BatchManifest]]]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is known of the batches of one ingestion, and of those beside it that may have taken out its rows."""
+
+    ingestion_id: str
+    evidences: Mapping[str, Evidence]
+    manifests: Manifests
+    stored: Mapping[str, Sequence[StoredFile]]
+
+    @property
+    def evidence(self) -> Evidence:
+        """Of the ingestion itself."""
+        return self.evidences[self.ingestion_id]
+
+    def batches(self, generation: int, doubts: Doubts) -> tuple[list[RestoredBatch], list[EarlierVersion]]:
+        """The ingestion's batches, and every version that any batch of the table took out."""
+        mine: list[RestoredBatch] = []
+        replaced: list[EarlierVersion] = []
+        for ingestion_id, evidence in self.evidences.items():
+            is_mine = ingestion_id == self.ingestion_id
+            for batch in evidence.batches(self.stored, generation, doubts if is_mine else Doubts()):
+                replaced += batch.replaced if batch.committed else ()
+                mine += [batch] if is_mine else []
+        return mine, replaced
+
+
+def _is_commit(commit: BatchCommit, ingestion_id: str) -> bool:
+    return commit.in_history and commit.batch.ingestion_id == ingestion_id
+
+
+def _is_of(name: str, ingestions: Collection[str]) -> bool:
     # Unfinished manifests begin with a dot.
-    return not name.startswith(".") and manifest_batch(name, {ingestion_id}) is not None
+    return not name.startswith(".") and manifest_batch(name, ingestions) is not None
 
 
-def _rows_of(batch_ids: Collection[str], files: Iterator[StoredFile]) -> dict[str, list[StoredFile]]:
+def _rows_of(
+    batch_ids: Collection[str], claimed: Collection[RowsOf], files: Iterator[StoredFile]
+) -> tuple[dict[str, list[StoredFile]], set[RowsOf]]:
+    """The rows of those batches, and which of the `claimed` rows there are."""
     found: dict[str, list[StoredFile]] = {}
+    there: set[RowsOf] = set()
     for file in files:
-        if file.batch_id in batch_ids and file.batch_id is not None and file.key is not None:
+        if file.batch_id is None or file.key is None:
+            continue
+        if file.batch_id in batch_ids:
             found.setdefault(file.batch_id, []).append(file)
-    return found
+        rows = RowsOf(file.key, file.batch_id)
+        if rows in claimed:
+            there.add(rows)
+    return found, there
 
 
 def _restored_head(record: TableRecord, references: References, next_batch: int) -> RestoredHead:

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import structlog
-
-from app.domain.discovery import merge_join
+from app.domain.batch import BatchKind
+from app.domain.discovery import Sighting, news
 from app.domain.errors import (
     AutoloaderError,
     CommitUnknownError,
@@ -16,26 +15,32 @@ from app.domain.errors import (
     LedgerBehindTableError,
     RetriableError,
 )
+from app.domain.events import EventLog
+from app.domain.failpoints import Failpoints
 from app.domain.files import FileState, SourceFile
 from app.domain.ledger import Closing, Ledger, OpenBatch
 from app.domain.locations import source_type
 from app.domain.ports import Catalog, Engine, Reading, Source
 from app.domain.runs import Lease, Owner, RunReport, TableRecord
-from app.domain.selection import Decision, decide, plan_batches
+from app.domain.selection import Decision, decide, fitting, plan_batches
 from app.domain.table import TableHead
 from app.domain.table_checks import batches_behind, check_identity
 from app.domain.upkeep import TableReader, TableStorage
-from app.domain.watch import Failpoint, Watcher
+from app.domain.watch import Watcher
 from app.services.batch_loading import UNKNOWN_WAITS_S, BatchLoader, BatchTask
+from app.services.expiry import Expiry
 from app.services.heartbeat import Heartbeat
 from app.services.preflight import LoadRequest, OpenSource, Prepared, check_format
 from app.services.rebuilding import Hold, Rebuilder, RebuildPorts
 from app.services.recovery import settle
 from app.services.sweeping import Sweeper, sweep_quietly
 
-log = structlog.get_logger(__name__)
+log = EventLog(__name__)
 
 _MARK_CHUNK = 1_000
+# So many new files are looked at before the first batch of a run that may be too large where it is: some 40 MB. Larger
+# numbers of small files can turn out to be too much after batches were loaded, which stay.
+_LOOK_AHEAD_FILES = 100_000
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,29 @@ class LoadPorts:
     # Puts a source's listing into key order; told by the callback where it was not.
     in_order: Callable[[Iterator[SourceFile], Callable[[str], None]], Iterator[SourceFile]]
     owner: Owner
-    failpoint: Failpoint
+    failpoints: Failpoints
     # Folders of ours, in the form of keys.
     keep_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunOrder:
+    """A run that the service has a row of: it is carried out under its ids, and told of in its row.
+
+    Args:
+        report: What the run is to fill in; it has the run's id.
+        finish: Called once the run has begun its work and however it ends, while its lease is still held: keeps the
+            report. It is given what ended the run before its end.
+        only_keys: Nothing but these files is loaded, and each of them is tried now; None: all that is new.
+        most_bytes: Where it finds more new bytes than that, it is not to be carried out here: the load ends with
+            `RunTooLarge`. None: here, whatever it finds.
+    """
+
+    ingestion_id: str
+    report: RunReport
+    finish: Callable[[BaseException | None], None]
+    only_keys: frozenset[str] | None = None
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +106,7 @@ class Job:
     lease: Lease
     watcher: Watcher
     report: RunReport
+    order: RunOrder | None = None
 
 
 class Run:
@@ -95,10 +121,15 @@ class Run:
         self._lease = job.lease
         self._watcher = job.watcher
         self._report = job.report
+        self._is_load = job.order is None
+        self._only_keys = job.order.only_keys if job.order else None
+        self._most_bytes = job.order.most_bytes if job.order else None
+        self._failpoints = ports.failpoints
         self._loader = BatchLoader(
-            ports.catalog, ports.engine, ports.failpoint, unknown_waits_s=settings.unknown_waits_s
+            ports.catalog, ports.engine, ports.failpoints, unknown_waits_s=settings.unknown_waits_s
         )
-        self._heartbeat = Heartbeat(job.ledger, job.lease, settings.lease_s)
+        self._heartbeat = Heartbeat(job.ledger, job.lease, settings.lease_s, failpoints=ports.failpoints)
+        self._expiry = Expiry(ports.catalog, job.request.table, self._heartbeat.assert_alive, ports.failpoints)
         self._marks: list[tuple[SourceFile, FileState]] = []
         # Files of settled batches: this run loaded them, so they are not known from before.
         self._settled: set[tuple[str, str]] = set()
@@ -107,24 +138,34 @@ class Run:
     def work(self) -> None:
         """Check the table, settle what is open, load what is new."""
         with self._heartbeat.beating():
-            head = self._ports.catalog.head(self._request.table)
-            self._check_head(head)
+            head = self._head()
             record = self._rebuild_if_behind(self._record(), head)
-            for batch in self._ledger.open_batches(self._lease, record):
+            with self._failpoints.step("open_batches_read"):
+                open_batches = self._ledger.open_batches(self._lease, record)
+            for batch in open_batches:
                 self._settle(batch)
                 self._settled_any = True
                 self._settled.update((f.key, f.version) for f in batch.files)
             for files in plan_batches(
-                self._new_files(), batch_bytes=self._settings.batch_bytes, batch_files=self._settings.batch_files
+                self._fitting_files(), batch_bytes=self._settings.batch_bytes, batch_files=self._settings.batch_files
             ):
                 self._load_batch(files)
             self._flush_marks()
-            self._add_hints()
+            with self._failpoints.step("hints_added"):
+                self._add_hints()
             if self._settled_any:
-                sweep_quietly(
-                    Sweeper(self._ledger, self._ports.storage, self._request.table, lease_s=self._settings.lease_s)
-                )
-            self._ports.failpoint("run_finished")
+                sweep_quietly(self._sweeper().sweep)
+            elif self._expiry.happened:
+                sweep_quietly(self._sweeper().sweep_expired)
+
+    def _sweeper(self) -> Sweeper:
+        return Sweeper(
+            self._ledger,
+            self._ports.storage,
+            self._request.table,
+            lease_s=self._settings.lease_s,
+            failpoints=self._failpoints,
+        )
 
     # --- the table ------------------------------------------------------------------------------------------------
 
@@ -132,8 +173,18 @@ class Run:
         """The ledger's record as it is now: every commit of ours moves its head."""
         return self._ledger.ensure_table(str(self._request.table))
 
-    def _check_head(self, head: TableHead | None) -> None:
-        check_identity(self._record(), head)
+    def _head(self) -> TableHead | None:
+        """The table now, which is the one that the ledger knows.
+
+        Raises:
+            TableReplacedError, TableRolledBackError: It is not.
+        """
+        # The record first: a head that is read later holds whatever was committed before, by other ingestions too.
+        record = self._record()
+        with self._failpoints.step("table_read"):
+            head = self._ports.catalog.head(self._request.table)
+        check_identity(record, head)
+        return head
 
     def _rebuild_if_behind(self, record: TableRecord, head: TableHead | None) -> TableRecord:
         """Give the ledger what the table holds of ours and it lacks, as after its database was lost.
@@ -146,7 +197,14 @@ class Run:
         behind = batches_behind(record.name, head, ledger.committed_batches(record), ledger.foreign_ingestions(record))
         if not behind:
             return record
-        ports = RebuildPorts(ledger, self._ports.catalog, self._ports.storage, self._ports.reader, self._ports.owner)
+        ports = RebuildPorts(
+            ledger,
+            self._ports.catalog,
+            self._ports.storage,
+            self._ports.reader,
+            self._ports.owner,
+            self._failpoints,
+        )
         rebuilder = Rebuilder(ports, self._request.table, lease_s=self._settings.lease_s)
         held = {self._lease.ingestion_id: Hold(self._lease, self._heartbeat.assert_alive)}
         rebuilt = rebuilder.rebuild(sorted(behind), held)
@@ -162,7 +220,9 @@ class Run:
 
     def _settle(self, batch: OpenBatch) -> None:
         """An earlier run's batch: closed if the table has it, loaded again as it was planned if not."""
-        closing = settle(self._ports.catalog, self._request.table, batch, self._heartbeat.assert_alive)
+        closing = settle(
+            self._ports.catalog, self._request.table, batch, self._heartbeat.assert_alive, self._failpoints
+        )
         if closing is not None:
             self._watcher.note(f"Batch {batch.batch.number} of an earlier run is in the table; the ledger now says so.")
             self._close(batch, closing)
@@ -200,11 +260,12 @@ class Run:
             return None
 
     def _load_batch(self, files: tuple[SourceFile, ...]) -> None:
+        self._ports.engine.expect(files)
         self._flush_marks()
-        batch = self._ledger.claim(self._lease, self._record(), self._prepared.definition, files)
+        with self._failpoints.step("batch_claimed"):
+            batch = self._ledger.claim(self._lease, self._record(), self._prepared.definition, files)
         if batch is None:
             return
-        self._ports.failpoint("batch_claimed")
         self._work_on(batch, self._prepared.source)
 
     def _work_on(self, batch: OpenBatch, source: Source, *, recovered: bool = False) -> None:
@@ -214,9 +275,12 @@ class Run:
             table=self._request.table,
             reading=Reading(source.reader(), batch.definition.options),
             assert_lease=self._heartbeat.assert_alive,
-            check_head=self._check_head,
+            head=self._head,
             progress=self._watcher.progress,
             warn=self._warn,
+            history_grew=self._expiry.note,
+            retried=self._note_retry,
+            is_load=self._is_load,
         )
         try:
             closing = self._loader.load(task)
@@ -228,19 +292,36 @@ class Run:
                 # Where there is no table yet there was nothing to fence: an older process may still make it with this
                 # batch in it. Left open, it is looked up before its files are loaded under another number.
                 raise
-            # Nothing of it is in the table, and nothing is on its way: its files are found again.
-            self._ledger.close(self._lease, self._record(), Closing(batch.batch, committed=False))
+            self._give_up(batch)
             raise
         self._close(batch, closing)
+        self._expiry.settle(batch.batch)
+
+    def _note_retry(self) -> None:
+        self._report.commit_retries += 1
+
+    def _give_up(self, batch: OpenBatch) -> None:
+        """Close a batch of which nothing is in the table and nothing is on its way: its files are found again."""
+        try:
+            self._ledger.close(self._lease, self._record(), Closing(batch.batch, committed=False))
+        except AutoloaderError as error:
+            # What went wrong with the batch is the news: a full disk may hold table and ledger. The next run finds
+            # the batch open and settles it.
+            log.warning("batch_not_closed", batch_id=batch.batch.batch_id, reason=str(error))
 
     def _close(self, batch: OpenBatch, closing: Closing) -> None:
-        self._ledger.close(self._lease, self._record(), closing)
-        self._ports.failpoint("batch_closed")
+        with self._failpoints.step("batch_closed"):
+            self._ledger.close(self._lease, self._record(), closing)
         report = self._report
         sizes = {(f.key, f.version): f.size_bytes for f in batch.files}
         report.batches += 1
         report.files_loaded += len(closing.loaded)
         report.files_failed += len(closing.failed)
+        again = {f.key for f in batch.earlier} & {f.key for f in closing.loaded}
+        if batch.kind is BatchKind.REPLACE:
+            report.files_replaced += len(again)
+        else:
+            report.files_appended += len(again)
         report.rows_loaded += sum(f.rows for f in closing.loaded)
         report.stored_bytes += sum(sizes.get((f.key, f.version), 0) for f in closing.loaded)
         report.errors.extend(closing.failed)
@@ -251,37 +332,63 @@ class Run:
 
     # --- files ----------------------------------------------------------------------------------------------------
 
+    def _fitting_files(self) -> Iterator[SourceFile]:
+        """The files to load.
+
+        Raises:
+            RunTooLarge: They are more than is to be loaded here.
+        """
+        files = self._new_files()
+        if self._most_bytes is None:
+            return files
+        return fitting(files, most_bytes=self._most_bytes, ahead=_LOOK_AHEAD_FILES)
+
     def _new_files(self) -> Iterator[SourceFile]:
         """The files to load, in key order; what is not to be loaded is counted, and noted where it is new."""
         now = datetime.now(UTC)
         listing = self._ports.in_order(self._prepared.listing, self._say_disorder)
         record = self._record()
-        for sighting in merge_join(listing, lambda key: self._ledger.files_after(record, key)):
+        with self._failpoints.step("files_joined"):
+            sightings = news(listing, lambda key: self._ledger.pages_after(record, key), self._count_known)
+            yield from self._chosen(sightings, now)
+
+    def _chosen(self, sightings: Iterator[Sighting], now: datetime) -> Iterator[SourceFile]:
+        for sighting in sightings:
+            if self._only_keys is not None and sighting.file.key not in self._only_keys:
+                continue
             decision = decide(
                 sighting.file,
                 sighting.known,
                 now=now,
                 max_tries=self._settings.file_tries,
-                retry_failed=self._request.retry_failed,
+                retry_failed=self._request.retry_failed or self._only_keys is not None,
+                on_file_change=self._prepared.definition.on_file_change,
             )
-            if decision is Decision.LOAD:
+            if decision.loads:
+                self._report.discovered_bytes += sighting.file.size_bytes
                 if self._prepared.by_name:
                     check_format(sighting.file, self._prepared.definition)
                 yield sighting.file
             else:
                 self._count(sighting.file, decision)
 
+    def _count_known(self, file: SourceFile) -> None:
+        if not self._settled or (file.key, file.version) not in self._settled:
+            self._report.files_known += 1
+
     def _count(self, file: SourceFile, decision: Decision) -> None:
         report = self._report
+        if decision is Decision.KNOWN:
+            self._count_known(file)
+            return
         if (file.key, file.version) in self._settled:
             return
-        if decision is Decision.KNOWN:
-            report.files_known += 1
-        elif decision is Decision.STILL_FAILED:
+        if decision is Decision.STILL_FAILED:
             report.files_still_failed += 1
         else:
             report.files_skipped += 1
-        if decision is Decision.SKIP_EMPTY:
+        if decision in (Decision.SKIP_EMPTY, Decision.SKIP_EMPTIED):
+            report.files_emptied += decision is Decision.SKIP_EMPTIED
             self._mark(file, FileState.SKIPPED)
         elif decision is Decision.CHANGED:
             self._mark(file, FileState.CHANGED)
@@ -295,7 +402,8 @@ class Run:
 
     def _flush_marks(self) -> None:
         if self._marks:
-            self._ledger.mark(self._record(), self._report.run_id, self._marks)
+            with self._failpoints.step("marks_written"):
+                self._ledger.mark(self._record(), self._report.run_id, self._marks)
             self._marks = []
 
     # --- what people are told ---------------------------------------------------------------------------------------
@@ -312,10 +420,15 @@ class Run:
         if report.files_still_failed:
             self._warn(
                 f"Files that failed in earlier runs were left alone ({report.files_still_failed}): "
-                "--retry-failed tries them now."
+                f"{'--retry-failed' if self._is_load else 'POST …/files/retry'} tries them now."
             )
         if report.files_changed:
             self._warn(
                 f"Loaded files have a new version in the source ({report.files_changed}), which was not loaded "
                 "(on_file_change is ignore)."
+            )
+        if report.files_emptied:
+            self._warn(
+                f"Loaded files have a new version without any content ({report.files_emptied}), which was left alone: "
+                "their rows stay as they are."
             )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from app.domain.errors import FileFailure
@@ -11,12 +11,14 @@ from app.domain.evolution import extends
 from app.domain.files import LoadedFile, SourceFile
 from app.domain.ports import DataFile, Draft, Engine, Progress, Reading, WriteOrder, WriteResult
 from app.domain.types import EMPTY, Struct, join_structs
+from app.services.discarding import discard
+from app.services.replacing import Taken
 
 # Drift is looked at in whole files, so the second round fits; more happen only when files' drifts meet each other.
 MAX_ROUNDS = 4
 
-# What a round wrote, and under which schema.
-_Round: TypeAlias = tuple[Struct, WriteResult]
+# What a round wrote, and for which draft.
+_Round: TypeAlias = tuple[Draft, WriteResult]
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,18 @@ class Written:
     data_files: tuple[DataFile, ...]
     loaded: tuple[LoadedFile, ...]
     failed: tuple[FileFailure, ...]
+    # What goes in exchange.
+    taken: Taken = field(default_factory=Taken)
 
     def discard(self) -> None:
         """Remove the data files. Only for a batch that is known not to be committed with them."""
         discard(self.draft, self.data_files)
+        discard(self.draft, self.taken.removal.data_files)
 
 
-def discard(draft: Draft, data_files: Sequence[DataFile]) -> None:
-    """Remove data files that no commit will ever name."""
-    sink = draft.sink()
-    for file in data_files:
-        sink.delete(file.path)
+def fits(draft: Draft, written_for: Draft) -> bool:
+    """Whether `draft` can take over data files that were written for another draft of the same table."""
+    return draft.location == written_for.location and extends(draft.schema, written_for.schema)
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,13 @@ def write_all(engine: Engine, plan: WritePlan, progress: Progress) -> Written:
     Raises:
         WriteFailureError: The data location takes no files; nothing of the batch is left there.
     """
-    first = plan.draft_for(EMPTY)
     done: list[_Round] = []
     try:
-        draft = _write_rounds(engine, plan, first, done, progress)
+        draft = _write_rounds(engine, plan, plan.draft_for(EMPTY), done, progress)
     except BaseException:
         # What earlier rounds wrote will not be committed either.
-        discard(first, [f for _, r in done for f in r.data_files])
+        for draft, result in done:
+            discard(draft, result.data_files)
         raise
     return Written(
         draft=draft,
@@ -81,7 +84,7 @@ def _write_rounds(engine: Engine, plan: WritePlan, draft: Draft, done: list[_Rou
     pending = plan.files
     for number in range(1, MAX_ROUNDS + 1):
         result = engine.write(_order(plan, draft, pending, number, report_drift=number < MAX_ROUNDS), progress)
-        done.append((draft.schema, result))
+        done.append((draft, result))
         if not result.drifted:
             break
         observed = join_structs(observed, result.drift)
@@ -109,14 +112,18 @@ def _order(
 def _drop_stale(
     draft: Draft, done: list[_Round], files: tuple[SourceFile, ...]
 ) -> tuple[list[_Round], tuple[SourceFile, ...]]:
-    """Remove what was written under a schema that the new draft cannot read; its files are to be written again."""
+    """Remove what the new draft cannot take over; its files are to be written again.
+
+    Data files have to be readable under its schema. And they have to lie at its table: a catalog may give every draft
+    of a new table a place of its own, and the key that it gives readers is good for the table's place alone.
+    """
     kept: list[_Round] = []
     stale: set[tuple[str, str]] = set()
-    for schema, result in done:
-        if extends(draft.schema, schema):
-            kept.append((schema, result))
+    for old, result in done:
+        if fits(draft, old):
+            kept.append((old, result))
         else:
-            discard(draft, result.data_files)
+            discard(old, result.data_files)
             stale.update((f.key, f.version) for f in result.loaded)
-            kept.append((schema, replace(result, data_files=(), loaded=())))
+            kept.append((old, replace(result, data_files=(), loaded=())))
     return kept, tuple(f for f in files if (f.key, f.version) in stale)

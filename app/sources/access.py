@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
+from app.domain.endpoints import has_control_character
 from app.domain.errors import InvalidFieldError
 from app.domain.locations import StoreScheme
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 PATIENCE_S = 10
+# What our own proxy answers to who wants to go elsewhere than to the endpoint. No store gives this status.
+MISDIRECTED = 421
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Dialect:
     missing_bucket: frozenset[str]
     denied: frozenset[str]
     another_region: frozenset[str] = frozenset()
+
+
+class Proxy(Protocol):
+    """The one way by which a store is reached."""
+
+    @property
+    def proxy_url(self) -> str:
+        """Its address."""
 
 
 class StoreAccess(Protocol):
@@ -47,9 +57,12 @@ class StoreAccess(Protocol):
         """
 
 
-def client_options(patience_s: int, *, allow_http: bool) -> ClientConfig:
-    """How long one request may take."""
+def client_options(patience_s: int, *, allow_http: bool, gate: Proxy | None = None) -> ClientConfig:
+    """How long one request may take, and by which way it goes."""
+    # Named, so that whatever the environment says of proxies counts for nothing.
+    by_gate: ClientConfig = {} if gate is None else {"proxy_url": gate.proxy_url}
     return {
+        **by_gate,
         # A request is one page or one range, so it has an end in sight; a stalled one is cut off and tried again.
         "connect_timeout": timedelta(seconds=3),
         "read_timeout": timedelta(seconds=patience_s),
@@ -68,28 +81,17 @@ def retry_config(patience_s: int) -> RetryConfig:
     }
 
 
-def checked_endpoint(endpoint: str | None, service: str) -> str | None:
-    """The endpoint without a "/" at its end; None where none is given.
+def refuse_control_characters(values: Mapping[str, str | None], where: str) -> None:
+    """Refuse what no request can carry, such as the line end that came with a key out of a file.
 
     Raises:
-        InvalidFieldError: It is no URL of a service, or holds a secret.
+        InvalidFieldError: One of the values holds a control character; the message does not repeat it.
     """
-    if endpoint is None:
-        return None
-    try:
-        parts = urlsplit(endpoint)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and not parts.query and not parts.fragment
-    except ValueError:
-        usable = False
-    if not usable:
+    bad = next((name for name, value in values.items() if value and has_control_character(value)), None)
+    if bad is not None:
         raise InvalidFieldError(
-            f"endpoint_url is no URL of {service}.", remedy="Write https://host or http://host:port."
+            f"{where} has a line end or another control character in {bad}.", remedy="Give the value without it."
         )
-    if parts.username or parts.password:
-        raise InvalidFieldError(
-            "endpoint_url must not hold a name or password.", remedy="Give the key in its own fields."
-        )
-    return endpoint.rstrip("/")
 
 
 def refuse_unknown(given: Iterable[str], known: tuple[str, ...], service: str) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.domain.endpoints import checked_endpoint
 from app.domain.errors import InvalidFieldError, NotSupportedError
-from app.sources.access import PATIENCE_S, checked_endpoint, refuse_unknown
+from app.sources.access import PATIENCE_S, refuse_control_characters, refuse_unknown
 
 FIELDS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_region", "endpoint_url")
 # What the library needs to find a key by itself: a web identity, a container's role, the machine's own role.
@@ -24,6 +26,7 @@ AMBIENT = (
     "AWS_IMDSV1_FALLBACK",
     "AWS_SKIP_SIGNATURE",
 )
+_REGION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OTHER_WAYS = ("credential_process", "sso_session", "sso_start_url", "role_arn")
 
 
@@ -69,13 +72,22 @@ def aws_settings(credentials: Mapping[str, str] | None, environ: Mapping[str, st
         key = _key(profile, "The AWS profile")
         _refuse_other_ways(profile, key, environ)
     region = given.get("aws_region") or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    region = region or profile.get("region")
+    refuse_control_characters({"the region": region}, "The configuration")
     endpoint = given.get("endpoint_url") or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
     return AwsSettings(
         key=key,
-        region=region or profile.get("region"),
+        region=_checked_region(region),
         endpoint_url=checked_endpoint(endpoint or profile.get("endpoint_url"), "an S3 service"),
         ambient=() if key else tuple((name, environ[name]) for name in AMBIENT if environ.get(name)),
     )
+
+
+def _checked_region(region: str | None) -> str | None:
+    # It becomes a part of the host's name, which must not end there.
+    if region and not _REGION.fullmatch(region):
+        raise InvalidFieldError("aws_region is no name of a region.", remedy="Give the name alone, such as us-east-1.")
+    return region
 
 
 def _lower(environ: Mapping[str, str]) -> dict[str, str]:
@@ -91,6 +103,8 @@ def _key(values: Mapping[str, str], where: str) -> AwsKey | None:
     if not identity or not secret:
         missing = "aws_secret_access_key" if identity else "aws_access_key_id"
         raise InvalidFieldError(f"{where} has half a key: {missing} is missing.")
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+    refuse_control_characters({name: values.get(name) for name in names}, where)
     return AwsKey(identity, secret, values.get("aws_session_token") or None)
 
 

@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from app.domain.endpoints import checked_endpoint
 from app.domain.errors import InvalidFieldError, NotSupportedError
-from app.sources.access import PATIENCE_S, checked_endpoint, refuse_unknown
+from app.sources.access import PATIENCE_S, refuse_unknown
 
 FIELDS = ("account_name", "account_key", "sas_token", "endpoint_url")
 _NAMES = ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT")

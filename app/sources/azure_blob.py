@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     # The library declares its types for checkers alone.
     from obstore.store import AzureCredential
 
+    from app.sources.forward import Gate
+
 AZURE_DIALECT = Dialect(
     scheme="az",
     service="Blob service",
@@ -42,6 +44,7 @@ class AzureAccess:
     """Opens containers of a storage account; see `StoreAccess`."""
 
     settings: AzureSettings
+    gate: Gate | None = None
 
     @property
     def dialect(self) -> Dialect:
@@ -63,7 +66,9 @@ class AzureAccess:
                 "use_emulator": False,
                 "use_fabric_endpoint": False,
             },  # type: ignore[arg-type]  # a dictionary of known names
-            client_options=client_options(settings.patience_s, allow_http=endpoint.startswith("http://")),
+            client_options=client_options(
+                settings.patience_s, allow_http=endpoint.startswith("http://"), gate=self.gate
+            ),
             retry_config=retry_config(settings.patience_s),
             credential_provider=_fixed(settings),
         )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from obstore.store import GCSStore
 
 from app.sources.access import Dialect, client_options, retry_config
 from app.sources.google import GoogleSettings
+
+if TYPE_CHECKING:
+    from app.sources.forward import Gate
 
 ENDPOINT = "https://storage.googleapis.com"
 GCS_DIALECT = Dialect(
@@ -38,6 +41,7 @@ class GoogleAccess:
     """Opens buckets of Google Cloud Storage; see `StoreAccess`."""
 
     settings: GoogleSettings
+    gate: Gate | None = None
 
     @property
     def dialect(self) -> Dialect:
@@ -56,6 +60,8 @@ class GoogleAccess:
         return GCSStore(
             bucket,
             config=config,  # type: ignore[arg-type]  # a dictionary of known names
-            client_options=client_options(settings.patience_s, allow_http=endpoint.startswith("http://")),
+            client_options=client_options(
+                settings.patience_s, allow_http=endpoint.startswith("http://"), gate=self.gate
+            ),
             retry_config=retry_config(settings.patience_s),
         )

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.domain.endpoints import checked_endpoint
 from app.domain.errors import InvalidFieldError, NotSupportedError
-from app.sources.access import PATIENCE_S, checked_endpoint, refuse_unknown
+from app.sources.access import PATIENCE_S, refuse_unknown
 
 FIELDS = ("service_account_key", "endpoint_url")
 # The library reads these too, before what it is given; nobody else does.
@@ -56,11 +57,17 @@ def google_settings(credentials: Mapping[str, str] | None, environ: Mapping[str,
     endpoint, emulator = given.get("endpoint_url"), environ.get("STORAGE_EMULATOR_HOST")
     if key is not None:
         _check_key(key)
-        named = json.loads(key).get("gcs_base_url")
-        return GoogleSettings(service_account_key=key, endpoint_url=_endpoint(endpoint or named or _url(emulator)))
+        named = endpoint or named_endpoint(key)
+        return GoogleSettings(service_account_key=key, endpoint_url=_endpoint(named or _url(emulator)))
     if environ.get("GOOGLE_SKIP_SIGNATURE", "").lower() in {"1", "true", "yes", "on"} or (emulator and not endpoint):
         return GoogleSettings(endpoint_url=_endpoint(endpoint or _url(emulator)), anonymous=True)
     return GoogleSettings(key_file=_key_file(environ), endpoint_url=_endpoint(endpoint))
+
+
+def named_endpoint(key: str | None) -> str | None:
+    """The endpoint that a service account's key names in itself."""
+    named = (_document(key) or {}).get("gcs_base_url") if key else None
+    return str(named) if named else None
 
 
 def _endpoint(endpoint: str | None) -> str | None:

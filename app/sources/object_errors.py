@@ -17,7 +17,7 @@ from app.domain.errors import (
     SourceUnreachableError,
 )
 from app.domain.files import SourceFile
-from app.sources.access import Dialect
+from app.sources.access import MISDIRECTED, Dialect
 
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
@@ -128,6 +128,8 @@ def _invalid_key(text: str, where: str) -> AutoloaderError:
 
 
 def _reason(text: str, code: str, status: str) -> str:
+    if status == str(MISDIRECTED):
+        return "it sends us on to another address, where we do not go"
     if code or status:
         return f"it answers {' '.join(part for part in (status, code) if part)}"
     lowered = text.lower()

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     # The library declares its types for checkers alone.
     from obstore.store import S3Credential
 
+    from app.sources.forward import Gate
+
 DEFAULT_REGION = "us-east-1"
 S3_DIALECT = Dialect(
     scheme="s3",
@@ -43,6 +45,7 @@ class S3Access:
     """Opens buckets of an S3 service; see `StoreAccess`."""
 
     settings: AwsSettings
+    gate: Gate | None = None
 
     @property
     def dialect(self) -> Dialect:
@@ -65,7 +68,9 @@ class S3Access:
                 "virtual_hosted_style_request": settings.endpoint_url is None and "." not in bucket,
             },  # type: ignore[arg-type]  # a dictionary of known names
             client_options=client_options(
-                settings.patience_s, allow_http=(settings.endpoint_url or "").startswith("http://")
+                settings.patience_s,
+                allow_http=(settings.endpoint_url or "").startswith("http://"),
+                gate=self.gate,
             ),
             retry_config=retry_config(settings.patience_s),
             credential_provider=_FixedKey(settings.key) if settings.key else None,

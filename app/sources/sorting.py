@@ -13,12 +13,19 @@ from contextlib import ExitStack
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, TypeAlias
 
 from app.domain.files import SourceFile
 
 # About 30 MB of files at a time.
 RUN_FILES = 100_000
+PASSED_KEYS = 10_000
+# Stands between keys: half a surrogate pair, which no key holds.
+_BETWEEN = "\ud800"
+_BLOCK_BYTES = 64 * 1024
+
+# What is merged: what was passed on has no file, and comes first.
+_Ranked: TypeAlias = tuple[bytes, int, SourceFile | None]
 
 
 class DiskSorter:
@@ -36,27 +43,29 @@ class DiskSorter:
         """
         self._parent = folder
         self._run_files = run_files
-        self._passed: list[SourceFile] = []
+        self._passed_keys = min(run_files, PASSED_KEYS)
+        self._passed: list[str] = []
         self._open = ExitStack()
         self._folder: Path | None = None
-        self._passed_log: IO[str] | None = None
+        self._passed_log: gzip.GzipFile | None = None
 
-    def remember(self, file: SourceFile) -> None:
-        """Note that `file` was passed on; called in rising order of keys."""
-        self._passed.append(file)
-        if len(self._passed) >= self._run_files:
+    def remember(self, key: str) -> None:
+        """Note that a file of this key was passed on; called in rising order of keys."""
+        passed = self._passed
+        passed.append(key)
+        if len(passed) >= self._passed_keys:
             self._spill_passed()
 
     def sort(self, rest: Iterator[SourceFile]) -> Iterator[SourceFile]:
         """Yield `rest` in key order, each key once, and none that was remembered."""
-        streams = [_ranked(self._all_passed(), 0)]
+        streams: list[Iterator[_Ranked]] = [((key.encode(), 0, None) for key in self._all_passed())]
         while chunk := sorted(itertools.islice(rest, self._run_files), key=lambda file: file.order):
             full = len(chunk) == self._run_files
-            streams.append(_ranked(self._spill(chunk, f"run-{len(streams)}") if full else chunk, 1))
+            streams.append(_ranked(self._spill(chunk, f"run-{len(streams)}") if full else chunk))
         last = b""
         # What was passed on comes first among equals, and so hides the rest's files of the same key.
-        for order, rank, file in heapq.merge(*streams, key=itemgetter(0, 1)):
-            if rank and order != last:
+        for order, _, file in heapq.merge(*streams, key=itemgetter(0, 1)):
+            if file is not None and order != last:
                 yield file
             last = order
 
@@ -77,14 +86,19 @@ class DiskSorter:
     def _spill_passed(self) -> None:
         if self._passed_log is None:
             # Kept open: a listing that stays in order writes one file, well compressed, that nobody reads.
-            self._passed_log = self._open.enter_context(_open(self._path("passed"), "wt"))
-        _write(self._passed_log, self._passed)
+            self._passed_log = self._open.enter_context(gzip.GzipFile(self._path("passed"), "wb", compresslevel=1))
+        # Joined and not one by one: in a listing of millions, in order, this is done for each of them in vain.
+        self._passed_log.write(_BETWEEN.join([*self._passed, ""]).encode("utf-8", "surrogatepass"))
         self._passed.clear()
 
-    def _all_passed(self) -> Iterator[SourceFile]:
+    def _all_passed(self) -> Iterator[str]:
         if self._passed_log is not None:
             self._passed_log.close()
-            yield from self._read(self._path("passed"))
+            between, rest = _BETWEEN.encode("utf-8", "surrogatepass"), b""
+            log = self._open.enter_context(gzip.GzipFile(self._path("passed")))
+            while block := log.read(_BLOCK_BYTES):
+                *keys, rest = (rest + block).split(between)
+                yield from (key.decode() for key in keys)
         yield from self._passed
 
     def _spill(self, chunk: Iterable[SourceFile], name: str) -> Iterator[SourceFile]:
@@ -99,8 +113,8 @@ class DiskSorter:
             yield SourceFile(key, version, size_bytes, datetime.fromisoformat(modified_at))
 
 
-def _ranked(files: Iterable[SourceFile], rank: int) -> Iterator[tuple[bytes, int, SourceFile]]:
-    return ((file.order, rank, file) for file in files)
+def _ranked(files: Iterable[SourceFile]) -> Iterator[_Ranked]:
+    return ((file.order, 1, file) for file in files)
 
 
 def _open(path: Path, mode: Literal["rt", "wt"]) -> IO[str]:

@@ -58,8 +58,8 @@ class Rig(ABC):
         """First part of the tables' names."""
 
     @abstractmethod
-    def ids(self, table: TableName) -> list[int]:
-        """The values of the column `id`, sorted."""
+    def ids(self, table: TableName, *, snapshot_id: int | None = None) -> list[int]:
+        """The values of the column `id`, sorted; as they are now, or were in a snapshot."""
 
     @abstractmethod
     def snapshots(self, table: TableName) -> int:
@@ -114,8 +114,9 @@ class IcebergRig(Rig):
             client.close()
         self._hand.close()
 
-    def ids(self, table: TableName) -> list[int]:
-        return sorted(self._load(table).scan(selected_fields=("id",)).to_arrow()["id"].to_pylist())
+    def ids(self, table: TableName, *, snapshot_id: int | None = None) -> list[int]:
+        scan = self._load(table).scan(selected_fields=("id",), snapshot_id=snapshot_id)
+        return sorted(scan.to_arrow()["id"].to_pylist())
 
     def snapshots(self, table: TableName) -> int:
         return len(self._load(table).metadata.snapshots)
@@ -195,9 +196,11 @@ class FakeRig(Rig):
     def contradicting(self) -> FakeCatalog:
         return FakeCatalog(self.store)
 
-    def ids(self, table: TableName) -> list[int]:
+    def ids(self, table: TableName, *, snapshot_id: int | None = None) -> list[int]:
         ids: list[int] = []
-        for data_file in self._load(table).data_files:
+        now = self._load(table)
+        snapshot = next((s for s in now.snapshots if s.id == snapshot_id), None)
+        for data_file in snapshot.data_files if snapshot else now.data_files:
             ids += pq.read_table(io.BytesIO(self.store.read(data_file.path)))["id"].to_pylist()
         return sorted(ids)
 

@@ -264,6 +264,13 @@ def test_a_column_of_ours_with_another_type_is_refused(rig: Rig, catalog: Catalo
         catalog.draft(name, ())
 
 
+def test_a_change_that_somebody_made_since_it_was_planned_is_a_conflict(catalog: Catalog, table: TableName) -> None:
+    change = AddColumn(("extra",), LONG)
+    commit(catalog.draft(table, (change,)), 2, [2])
+    with pytest.raises(TableConflictError):
+        catalog.draft(table, (change,))
+
+
 def test_a_table_that_is_gone_is_not_drafted(rig: Rig, catalog: Catalog) -> None:
     with pytest.raises(TableNotFoundError):
         catalog.draft(rig.new_name(), ())

@@ -1,4 +1,7 @@
-"""What every engine promises: one suite on the embedded one, with its processes, and on the fake."""
+"""What every engine promises: one suite on the embedded one, with its processes, and on the fake.
+
+The embedded one comes twice: once it cuts whatever it can, into spans of a few bytes.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,21 @@ import gzip
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from app.domain.errors import Category, WriteFailureError
 from app.domain.evolution import AddColumn, PromoteColumn, plan_changes
 from app.domain.files import SourceFile
 from app.domain.formats import FileFormat, FormatOptions
-from app.domain.ports import DataSink, Engine, Reading, WriteOrder, WriteResult
-from app.domain.types import DOUBLE, INT, LONG, STRING, Field, Struct
+from app.domain.ports import DataSink, Engine, Reading, RewriteOrder, Rewritten, WriteOrder, WriteResult
+from app.domain.replacing import RowsOf, StoredData
+from app.domain.types import BOOLEAN, DOUBLE, INT, LONG, STRING, Field, Struct
 from app.engines.embedded.engine import EmbeddedEngine
 from tests.fakes.catalog import FolderSink
 from tests.fakes.engine import FakeEngine
@@ -35,9 +40,16 @@ def embedded() -> Iterator[EmbeddedEngine]:
     engine.close()
 
 
-@pytest.fixture(params=["embedded", "fake"])
-def engine(request: pytest.FixtureRequest, embedded: EmbeddedEngine) -> Engine:
-    return embedded if request.param == "embedded" else FakeEngine()
+@pytest.fixture(scope="module")
+def cutting() -> Iterator[EmbeddedEngine]:
+    engine = EmbeddedEngine(processes=2, span_bytes=40)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(params=["embedded", "cutting", "fake"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return FakeEngine() if request.param == "fake" else request.getfixturevalue(request.param)
 
 
 class Counted:
@@ -66,6 +78,9 @@ class FullSink:
 
     def delete(self, path: str) -> None:
         Path(path).unlink(missing_ok=True)
+
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        return Path(path).open("rb")
 
     @contextmanager
     def _file(self, path: Path) -> Iterator[BinaryIO]:
@@ -163,6 +178,75 @@ def test_the_schema_of_data_files_is_the_tables_with_its_ids(
     assert found == [(f.name, f.id) for f in schema.fields]
     assert {f.name for f in written(result).schema} >= {"_rescued_data"}
     assert ("_file_path" in written(result).schema.names) == provenance
+
+
+@pytest.mark.parametrize("file_format", list(FileFormat))
+def test_a_file_much_larger_than_the_others_arrives_in_order(
+    engine: Engine, tmp_path: Path, sink: FolderSink, file_format: FileFormat
+) -> None:
+    ids = list(range(3_000))
+    data: dict[FileFormat, bytes] = {
+        FileFormat.JSON: lines(*ids).encode(),
+        FileFormat.CSV: b"id,name\n" + b"".join(b'%d,"n%d"\n' % (i, i) for i in ids),
+        FileFormat.PARQUET: parquet_bytes(pa.table({"id": ids, "name": [f"n{i}" for i in ids]}), row_group_size=1_000),
+    }
+    small = {FileFormat.JSON: lines(-1).encode(), FileFormat.CSV: b"id,name\n-1,n-1\n"}
+    none = parquet_bytes(pa.table({"id": [-1], "name": ["n-1"]}))
+    files = [
+        put(tmp_path, "a", small.get(file_format, none)),
+        put(tmp_path, "b", data[file_format]),
+        put(tmp_path, "c", small.get(file_format, none)),
+    ]
+    counted = Counted()
+
+    result = engine.write(order(files, sink, file_format), counted)
+
+    by_file = {
+        key: [(r["id"], r["name"]) for r in written_rows(result) if r["_file_path"] == key]
+        for key in (f.key for f in files)
+    }
+    assert by_file == {
+        files[0].key: [(-1, "n-1")],
+        files[1].key: [(i, f"n{i}") for i in ids],
+        files[2].key: [(-1, "n-1")],
+    }
+    assert [(f.key, f.rows) for f in result.loaded] == [(f.key, len(by_file[f.key])) for f in files]
+    assert left_behind(sink) == sorted(f.path.rsplit("/", 1)[-1] for f in result.data_files)
+    assert (counted.files, counted.rows) == (3, 3_002)
+    for data_file in result.data_files:
+        # Rows stand file by file: each path once, in the order of the files.
+        paths = [r["_file_path"] for r in pq.read_table(data_file.path).to_pylist()]
+        assert paths == sorted(paths)
+
+
+def test_a_bad_line_deep_in_a_file_keeps_all_of_it_out(engine: Engine, tmp_path: Path, sink: FolderSink) -> None:
+    text = lines(*range(2_000)) + '{"id": "x"}\n' + lines(*range(500))
+    files = [put(tmp_path, "a.json", lines(1)), put(tmp_path, "b.json", text)]
+
+    result = engine.write(order(files, sink), Counted())
+
+    assert outcome(result, files) == {"a.json": "loaded", "b.json": "failed"}
+    assert result.failed[0].category is Category.SCHEMA_MISMATCH
+    if not isinstance(engine, FakeEngine):
+        assert result.failed[0].line == 2_001
+        assert "line 2001" in result.failed[0].message
+    assert [r["id"] for r in written_rows(result)] == [1]
+    assert left_behind(sink) == [f.path.rsplit("/", 1)[-1] for f in result.data_files]
+
+
+def test_columns_that_are_new_deep_in_a_file_are_reported_together(
+    engine: Engine, tmp_path: Path, sink: FolderSink
+) -> None:
+    text = (
+        lines(*range(500)) + '{"id": 1, "x": 1}\n' + lines(*range(500)) + '{"id": 2, "x": 2.5, "y": true}\n' + lines(3)
+    )
+    files = [put(tmp_path, "a.json", text)]
+
+    result = engine.write(order(files, sink), Counted())
+
+    assert outcome(result, files) == {"a.json": "drifted"}
+    assert plan_changes(SCHEMA, result.drift) == (AddColumn(("x",), DOUBLE), AddColumn(("y",), BOOLEAN))
+    assert left_behind(sink) == []
 
 
 def test_csv_files_arrive(engine: Engine, tmp_path: Path, sink: FolderSink) -> None:
@@ -356,3 +440,116 @@ def test_closing_twice_is_no_error() -> None:
     for engine in (EmbeddedEngine(), FakeEngine()):
         engine.close()
         engine.close()
+
+
+# --- rows taken out of data files -------------------------------------------------------------------------------------
+
+
+def stored_data(result: WriteResult) -> tuple[StoredData, ...]:
+    return tuple(StoredData(f.path, f.rows, f.size_bytes) for f in result.data_files)
+
+
+def loaded(engine: Engine, tmp_path: Path, sink: DataSink, **files: str) -> WriteResult:
+    """One data file of those files; each batch is `ing-00000007`."""
+    return engine.write(order([put(tmp_path, f"{name}.json", text) for name, text in files.items()], sink), Counted())
+
+
+def rows_of_file(tmp_path: Path, name: str, batch_id: str = "ing-00000007") -> RowsOf:
+    return RowsOf(f"file://{tmp_path}/{name}.json", batch_id)
+
+
+def rewrite_order(
+    data_files: tuple[StoredData, ...], sink: DataSink, *rows: RowsOf, schema: Struct = SCHEMA
+) -> RewriteOrder:
+    return RewriteOrder(data_files, frozenset(rows), schema, sink, "ing-00000008-1-00000000-0")
+
+
+def ids_of(rewritten: Rewritten) -> list[int]:
+    return [row["id"] for f in rewritten.data_files for row in pq.read_table(f.path).to_pylist()]
+
+
+def test_exactly_the_rows_asked_for_go(engine: Engine, tmp_path: Path, sink: FolderSink) -> None:
+    data = stored_data(loaded(engine, tmp_path, sink, a=lines(1, 2), b=lines(3), c=lines(4, 5)))
+    a, b = rows_of_file(tmp_path, "a"), rows_of_file(tmp_path, "b")
+    strangers = (rows_of_file(tmp_path, "c", "ing-00000001"), rows_of_file(tmp_path, "nowhere"))
+
+    (one,) = engine.rewrite(rewrite_order(data, sink, a, b, *strangers))
+
+    assert dict(one.removed) == {a: 2, b: 1}
+    assert (one.path, one.refusal) == (data[0].path, "")
+    assert ids_of(one) == [4, 5]
+    (new,) = one.data_files
+    assert (new.rows, new.size_bytes) == (2, Path(new.path).stat().st_size)
+    assert Path(new.path).name.startswith("ing-00000008-1-00000000-0")
+    kept = pq.read_table(new.path).to_pylist()
+    assert kept == pq.read_table(data[0].path).to_pylist()[3:]
+
+
+def test_a_data_file_without_any_of_them_stays_and_one_of_them_alone_goes(
+    engine: Engine, tmp_path: Path, sink: FolderSink
+) -> None:
+    first = stored_data(loaded(engine, tmp_path, sink, a=lines(1, 2)))
+    second = stored_data(
+        engine.write(replace(order([put(tmp_path, "b.json", lines(3))], sink), name_prefix="t8"), Counted())
+    )
+    before = left_behind(sink)
+    a = rows_of_file(tmp_path, "a")
+
+    gone, kept = engine.rewrite(rewrite_order((*first, *second), sink, a))
+
+    assert gone == Rewritten(first[0].path, {a: 2})
+    assert kept == Rewritten(second[0].path)
+    assert left_behind(sink) == before
+
+
+def test_what_is_kept_is_written_under_the_schema_of_now(engine: Engine, tmp_path: Path, sink: FolderSink) -> None:
+    data = stored_data(loaded(engine, tmp_path, sink, a=lines(1), b=lines(2)))
+    (added,) = (f for f in table_schema(*(Field(f"x{i}", LONG) for i in range(20))).fields if f.id == 20)
+    schema = Struct((*SCHEMA.fields, replace(added, name="region")))
+
+    (one,) = engine.rewrite(rewrite_order(data, sink, rows_of_file(tmp_path, "a"), schema=schema))
+
+    (new,) = one.data_files
+    assert [(row["id"], row["region"]) for row in pq.read_table(new.path).to_pylist()] == [(2, None)]
+    ids = [f.metadata[b"PARQUET:field_id"] for f in pq.read_schema(new.path)]
+    assert ids == [str(f.id).encode() for f in schema.fields]
+
+
+def test_rows_that_another_tool_deleted_do_not_come_back_and_are_not_counted(
+    engine: Engine, tmp_path: Path, sink: FolderSink
+) -> None:
+    (data,) = stored_data(loaded(engine, tmp_path, sink, a=lines(1, 2), b=lines(3, 4, 5)))
+    deletes = tmp_path / "deletes.parquet"
+    paths = [data.path, data.path, "elsewhere.parquet"]
+    pq.write_table(pa.table({"file_path": paths, "pos": pa.array([0, 3, 4], pa.int64())}), deletes)
+    a = rows_of_file(tmp_path, "a")
+
+    (one,) = engine.rewrite(rewrite_order((replace(data, deletes=frozenset({str(deletes)})),), sink, a))
+
+    assert dict(one.removed) == {a: 1}
+    assert ids_of(one) == [3, 5]
+
+
+def test_nothing_to_rewrite_is_nothing_done(engine: Engine, sink: FolderSink) -> None:
+    assert engine.rewrite(rewrite_order((), sink)) == ()
+
+
+def test_a_data_file_that_cannot_be_read_is_an_error_and_leaves_nothing(
+    engine: Engine, tmp_path: Path, sink: FolderSink
+) -> None:
+    data = stored_data(loaded(engine, tmp_path, sink, a=lines(1), b=lines(2)))
+    broken = Path(sink.folder) / "broken.parquet"
+    broken.write_bytes(b"PAR1 this is none PAR1")
+    before = left_behind(sink)
+    for bad in (StoredData(str(broken), 1, 22), StoredData(f"{sink.folder}/missing.parquet", 1, 22)):
+        with pytest.raises(WriteFailureError, match=Path(bad.path).name):
+            engine.rewrite(rewrite_order((*data, bad), sink, rows_of_file(tmp_path, "a")))
+        assert left_behind(sink) == before
+
+
+def test_a_full_disk_while_rewriting_leaves_nothing(engine: Engine, tmp_path: Path, sink: FolderSink) -> None:
+    data = stored_data(loaded(engine, tmp_path, sink, a=lines(1), b=lines(2)))
+    full = FullSink(str(tmp_path / "full"), room=0)
+    with pytest.raises(WriteFailureError, match="No space left"):
+        engine.rewrite(rewrite_order(data, full, rows_of_file(tmp_path, "a")))
+    assert left_behind(full) == []

@@ -31,15 +31,17 @@ class Place:
     root: str
     put: Callable[[str, bytes], None]
     delete: Callable[[str], None]
-    open: Callable[[str, str | None], Source]
+    # Takes a path, a pattern, and the name of what makes a folder complete.
+    open: Callable[[str, str | None, str | None], Source]
 
-    def names(self, path: str = "", pattern: str | None = None) -> list[str]:
+    def names(self, path: str = "", pattern: str | None = None, complete_when: str | None = None) -> list[str]:
         """What a source finds, below the place's root, sorted."""
-        return sorted(file.key.removeprefix(f"{self.root}/") for file in self.open(path, pattern).discover())
+        source = self.open(path, pattern, complete_when)
+        return sorted(file.key.removeprefix(f"{self.root}/") for file in source.discover())
 
     def one(self, path: str = "") -> tuple[SourceFile, SourceReader]:
         """The only file, and a reader."""
-        source = self.open(path, None)
+        source = self.open(path, None, None)
         (file,) = source.discover()
         return file, source.reader()
 
@@ -53,8 +55,10 @@ def _local(folder: Path) -> Place:
         else:
             path.write_bytes(data)
 
-    def open_(path: str, pattern: str | None) -> Source:
-        return open_source(f"{folder}/{path}", file_pattern=pattern, credentials=None, environ={})
+    def open_(path: str, pattern: str | None, complete_when: str | None) -> Source:
+        return open_source(
+            f"{folder}/{path}", file_pattern=pattern, credentials=None, environ={}, complete_when=complete_when
+        )
 
     return Place(f"file://{os.path.realpath(folder)}", put, lambda name: (folder / name).unlink(), open_)
 
@@ -63,8 +67,14 @@ def _store(server: Seaweed | Azurite | FakeGcs, scheme: str, bucket: str, folder
     root = f"{scheme}://{bucket}/{folder}"
     server.put(bucket, {f"{folder}/": b""})
 
-    def open_(path: str, pattern: str | None) -> Source:
-        return open_source(f"{root}/{path}", file_pattern=pattern, credentials=server.credentials, environ={})
+    def open_(path: str, pattern: str | None, complete_when: str | None) -> Source:
+        return open_source(
+            f"{root}/{path}",
+            file_pattern=pattern,
+            credentials=server.credentials,
+            environ={},
+            complete_when=complete_when,
+        )
 
     return Place(
         root,
@@ -77,10 +87,10 @@ def _store(server: Seaweed | Azurite | FakeGcs, scheme: str, bucket: str, folder
 def _memory() -> Place:
     memory = MemorySource()
 
-    def open_(path: str, pattern: str | None) -> Source:
+    def open_(path: str, pattern: str | None, complete_when: str | None) -> Source:
         # Only stores tell apart what exists as it is written; here a pattern is given apart.
         wanted: Pattern | None = file_pattern(pattern) if pattern else None
-        return replace(memory, folder=path.rstrip("/"), pattern=wanted)
+        return replace(memory, folder=path.rstrip("/"), pattern=wanted, marker=complete_when)
 
     return Place("s3://memory", lambda name, data: _drop(memory.put(name, data)), memory.delete, open_)
 
@@ -165,15 +175,15 @@ def test_a_single_file(tree: Place) -> None:
 
 
 def test_every_key_lies_below_the_root(tree: Place) -> None:
-    source = tree.open("d/", None)
+    source = tree.open("d/", None, None)
     assert source.root == f"{tree.root}/d"
     assert all(file.key.startswith(f"{source.root}/") for file in source.discover())
 
 
 def test_whether_files_of_a_folder_could_be_found(tree: Place) -> None:
-    assert tree.open("d", None).can_find_below(f"{tree.root}/d/warehouse")
-    assert not tree.open("d", "./*.json").can_find_below(f"{tree.root}/d/warehouse")
-    assert not tree.open("d", None).can_find_below(f"{tree.root}/warehouse")
+    assert tree.open("d", None, None).can_find_below(f"{tree.root}/d/warehouse")
+    assert not tree.open("d", "./*.json", None).can_find_below(f"{tree.root}/d/warehouse")
+    assert not tree.open("d", None, None).can_find_below(f"{tree.root}/warehouse")
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/", "d/nowhere.json", "a.json/"])
@@ -199,7 +209,7 @@ def test_an_empty_folder_has_no_files(place: Place) -> None:
 
 
 def test_times_are_aware(tree: Place) -> None:
-    offsets = {file.modified_at.utcoffset() for file in tree.open("", None).discover()}
+    offsets = {file.modified_at.utcoffset() for file in tree.open("", None, None).discover()}
     assert {str(offset) for offset in offsets} == {"0:00:00"}
 
 
@@ -234,7 +244,7 @@ NAMES = [
 def test_any_name_is_found_and_read(place: Place) -> None:
     for name in NAMES:
         place.put(name, name.encode())
-    source = place.open("", None)
+    source = place.open("", None, None)
     reader = source.reader()
     assert {file.key: reader.read(file) for file in source.discover()} == {
         f"{place.root}/{name}": name.encode() for name in NAMES
@@ -322,3 +332,30 @@ def test_a_change_in_the_middle_of_a_stream_is_refused(place: Place) -> None:
     assert next(pieces) == b"0123"
     place.put("a", b"ABCDEFGHIJ")
     _assert_refused(lambda: list(pieces))
+
+
+def test_a_folder_without_its_marker_is_left_until_it_stands_there(place: Place) -> None:
+    for name in ("a.json", "d/a.json", "d/Z.json", "d/z.json", "d/e/a.json", "d/e/_SUCCESS"):
+        place.put(name, name.encode())
+    assert place.names(complete_when="_SUCCESS") == ["d/e/a.json"]
+    place.put("d/_SUCCESS", b"")
+    assert place.names(complete_when="_SUCCESS") == ["d/Z.json", "d/a.json", "d/e/a.json", "d/z.json"]
+    place.put("_SUCCESS", b"")
+    assert place.names(complete_when="_SUCCESS", pattern="a.json") == ["a.json", "d/a.json", "d/e/a.json"]
+    place.delete("d/_SUCCESS")
+    assert place.names(complete_when="_SUCCESS") == ["a.json", "d/e/a.json"]
+
+
+def test_a_marker_is_no_file_also_when_its_name_is_not_hidden(place: Place) -> None:
+    for name in ("a.json", "done.json", "d/done.json", "e/a.json"):
+        place.put(name, name.encode())
+    assert place.names() == ["a.json", "d/done.json", "done.json", "e/a.json"]
+    assert place.names(complete_when="done.json") == ["a.json"]
+
+
+def test_a_single_file_waits_for_the_marker_beside_it(place: Place) -> None:
+    place.put("d/a.json", b"{}")
+    assert place.names("d/a.json", complete_when="ready") == []
+    place.put("d/ready", b"")
+    assert place.names("d/a.json", complete_when="ready") == ["d/a.json"]
+    assert place.names("d/ready", complete_when="ready") == []

@@ -1,83 +1,238 @@
-"""A load is killed at every named place; the next plain load makes the table equal to the files, every row once."""
+"""Every step of a run is where a run ends, before it and after it; whatever happened, the next plain load mends it."""
 
 from __future__ import annotations
 
-import signal
+import ast
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from app.domain.watch import FAILPOINTS
-from tests.support.events import RECORDS, event_files
+from app.domain.failpoints import FAILPOINTS, MOMENTS, Moment, Step
+from tests.crash.scenes import LEASE_S, Scene, State, first, interrupted, landed, later, long, lost
+from tests.support.command import ROOT
+from tests.support.forked import TIMEOUT_S, Template
 from tests.support.seaweed import Seaweed
-from tests.support.worlds import World, make_world
 
-# A table that exists is not inferred again.
-ON_A_TABLE = [name for name in FAILPOINTS if name != "schema_inferred"]
-FILES = (0, 1, 2)
-LATER = (3, 4)
+# Steps that a first load does not come to.
+STATES: dict[Step, State] = {
+    "batch_looked_up": interrupted,
+    "table_fenced": interrupted,
+    "fence_request": interrupted,
+    "leftovers_listed": interrupted,
+    "leftover_removed": interrupted,
+    "expiry_noted": long,
+    "expiry_request": long,
+    "history_expired": long,
+    "expired_listed": long,
+    "ledger_rebuilt": lost,
+    "batch_restored": lost,
+    "head_restored": lost,
+    "drift_drafted": later,
+    # In a first load the child would be ended by looking for the schema.
+    "file_read": later,
+}
+# Of a child process, which the run replaces when it ends.
+CHILDS: tuple[Step, ...] = ("file_read", "data_file_made", "data_file_written", "data_file_closed")
+# Once more, where there is a table.
+AGAIN: dict[Step, State] = {
+    "batch_claimed": later,
+    "data_written": later,
+    "manifest_written": later,
+    "footers_read": later,
+    "commit_staged": later,
+    "commit_request": later,
+    "committed": interrupted,
+    "batch_closed": landed,
+    "close_committed": landed,
+    "table_fenced": lost,
+    "leftover_removed": long,
+}
+# What has to happen before the step is come to at all.
+BEFOREHAND: dict[Step, str] = {
+    "outcome_looked_up": "commit_request:after:raise,",
+    "lease_renewed": "batch_claimed:after:delay=1.2,",
+}
+# An error there may come from behind the request, so the run finds out what became of it and goes on.
+SURVIVED: tuple[Step, ...] = (*CHILDS, "commit_request", "expiry_request")
+# The steps of the commit's path, for the catalog that is a server.
+ON_THE_WIRE: dict[Step, State] = {
+    "table_drafted": first,
+    "data_file_closed": first,
+    "data_written": first,
+    "manifest_written": later,
+    "footers_read": later,
+    "commit_staged": later,
+    "commit_request": later,
+    "committed": first,
+    "outcome_looked_up": first,
+    "batch_looked_up": interrupted,
+    "table_fenced": interrupted,
+    "fence_request": interrupted,
+    "batch_closed": landed,
+    "expiry_noted": long,
+    "expiry_request": long,
+}
+
+CASES = [
+    *((step, STATES.get(step, first)) for step in FAILPOINTS),
+    *AGAIN.items(),
+]
 
 
-@pytest.fixture(params=["local-local", "local-rest"])
-def world(request: pytest.FixtureRequest, tmp_path: Path, seaweed: Seaweed) -> World:
-    """Files on disk, a table in either catalog."""
-    return make_world(request.param, tmp_path, seaweed)
+SceneIn = Callable[[State], Scene]
 
 
-def load_and_die(world: World, failpoint: str) -> None:
-    done = world.home.run("load", world.source, "--to", world.table, environ={"AUTOLOADER_FAILPOINT": failpoint})
-    assert done.status == -signal.SIGKILL, f"{failpoint} was not reached: {done.stdout}{done.stderr}"
+def named(cases: list[tuple[Step, State]]) -> list[object]:
+    return [
+        pytest.param(step, state, moment, id=f"{step}-{state.__name__}-{moment}")
+        for step, state in cases
+        for moment in MOMENTS
+    ]
 
 
-def assert_equal_to_files(world: World, numbers: tuple[int, ...]) -> None:
-    """Count, distinct ids and a checksum, file by file; and the ledger says the same."""
-    sums = world.home.query(
-        world.table,
-        "select _file_path path, count(*) n, count(distinct id) ids, sum(id) total, sum(value) total_value, "
-        f"count(distinct _batch_id) batches from {world.table} group by 1 order by 1",
-    )
-    paths = [f"file://{Path(world.source).resolve()}/data/batch_{n}.json" for n in numbers]
-    assert [s.pop("path") for s in sums] == paths
-    for number, found in zip(numbers, sums, strict=True):
-        ids = range(number * RECORDS, (number + 1) * RECORDS)
-        assert found == {
-            "n": RECORDS,
-            "ids": RECORDS,
-            "total": sum(ids),
-            "total_value": sum(ids) / 4,
-            "batches": 1,
-        }
-    ledger = world.home.json("files", world.table)
-    assert [(f["path"], f["state"], f["rows"]) for f in ledger] == [(path, "success", RECORDS) for path in paths]
+@pytest.fixture
+def rest(forks: Template, tmp_path: Path, seaweed: Seaweed) -> Iterator[Scene]:
+    scene = Scene(forks, tmp_path / "scene", seaweed)
+    yield scene
+    scene.close()
 
 
-@pytest.mark.parametrize("failpoint", FAILPOINTS)
-def test_killed_in_the_first_load(world: World, failpoint: str) -> None:
-    world.land(event_files(*FILES))
-    load_and_die(world, failpoint)
-    report = world.home.json("load", world.source, "--to", world.table)
-    assert report["status"] == "success"
-    assert report["files"]["loaded"] + report["files"]["known"] == len(FILES)
-    assert_equal_to_files(world, FILES)
-    assert world.home.json("load", world.source, "--to", world.table)["files"]["known"] == len(FILES)
+def die(scene: Scene, step: Step, moment: Moment) -> None:
+    """A run whose process is ended there; where that is a child's, the run lives on."""
+    failpoint = f"{BEFOREHAND.get(step, '')}{step}:{moment}:kill"
+    if step in CHILDS:
+        scene.load(failpoint)
+    else:
+        scene.load_and_die(failpoint)
 
 
-@pytest.mark.parametrize("failpoint", ON_A_TABLE)
-def test_killed_in_a_later_load(world: World, failpoint: str) -> None:
-    world.land(event_files(*FILES))
-    world.home.json("load", world.source, "--to", world.table)
-    world.land(event_files(*LATER, region="north"))
-    load_and_die(world, failpoint)
-    report = world.home.json("load", world.source, "--to", world.table)
-    assert report["status"] == "success"
-    assert_equal_to_files(world, FILES + LATER)
+def mended(scene: Scene) -> None:
+    """One plain load later everything is as if nothing had happened."""
+    scene.load()
+    scene.assert_exact()
 
 
-def test_killed_again_and_again(world: World) -> None:
-    """Each try of one batch dies a step later than the one before."""
-    world.land(event_files(*FILES))
-    for failpoint in ("batch_claimed", "data_written", "manifest_written", "commit_attempt", "committed"):
-        load_and_die(world, failpoint)
-    world.land(event_files(*LATER))
-    world.home.json("load", world.source, "--to", world.table)
-    assert_equal_to_files(world, FILES + LATER)
+@pytest.mark.parametrize(("step", "state", "moment"), named(CASES))
+def test_killed(scene_in: SceneIn, step: Step, state: State, moment: Moment) -> None:
+    scene = scene_in(state)
+    die(scene, step, moment)
+    mended(scene)
+    if state is long:
+        scene.assert_no_metadata_lies_about()
+
+
+@pytest.mark.parametrize(("step", "state", "moment"), named(list(ON_THE_WIRE.items())))
+def test_killed_on_the_wire(rest: Scene, step: Step, state: State, moment: Moment) -> None:
+    state(rest)
+    die(rest, step, moment)
+    mended(rest)
+
+
+@pytest.mark.parametrize(("step", "state", "moment"), named(CASES[: len(FAILPOINTS)]))
+def test_a_defect(scene_in: SceneIn, step: Step, state: State, moment: Moment) -> None:
+    """An error that nothing knows ends the run aloud, or is lived through; it is never taken for success by mistake."""
+    scene = scene_in(state)
+    run = scene.load(f"{BEFOREHAND.get(step, '')}{step}:{moment}:raise", status=0 if step in SURVIVED else 1)
+    if step not in SURVIVED:
+        assert run.json["status"] == "failed"
+        assert run.json["code"] in ("internal", "engine_died", "commit_unknown"), run.stdout
+    mended(scene)
+
+
+@pytest.mark.parametrize("step", CHILDS)
+def test_killed_while_its_child_stands_still(scene_in: SceneIn, step: Step) -> None:
+    """The child goes with it, and its half of a file is nobody's."""
+    scene = scene_in(later)
+    run = scene.start(f"{step}:before:pause")
+    child = wait_for_stopped_child(run.pid)
+    run.kill()
+    wait_until_gone(child)
+    mended(scene)
+
+
+def wait_for_stopped_child(pid: int) -> psutil.Process:
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        for child in psutil.Process(pid).children():
+            if child.status() == psutil.STATUS_STOPPED:
+                return child
+        time.sleep(0.02)
+    raise AssertionError("No child came to the place where it stands still.")
+
+
+def wait_until_gone(process: psutil.Process) -> None:
+    psutil.wait_procs([process], timeout=TIMEOUT_S)
+    assert not process.is_running()
+
+
+# --- a lease that runs out --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "place", ["batch_claimed:after", "commit_request:before", "committed:after", "files_joined:before"]
+)
+def test_slower_than_its_lease(scene_in: SceneIn, place: str) -> None:
+    """The heartbeat goes on: nobody takes over, and the run ends well."""
+    scene = scene_in(later)
+    run = scene.start(f"{place}:delay={3 * LEASE_S}")
+    scene.wait_until_held()
+    time.sleep(LEASE_S * 1.2)
+    rival = scene.load(wait_s=0, status=1)
+    assert rival.json["code"] == "run_in_progress", rival.stdout
+    assert run.wait() == 0, run.stdout
+    scene.assert_exact()
+
+
+@pytest.mark.parametrize(
+    "place", ["data_written:before", "manifest_written:after", "committed:before", "batch_closed:before"]
+)
+def test_slower_than_its_lease_without_a_heartbeat(scene_in: SceneIn, place: str) -> None:
+    """The lease runs out, and nobody takes it: the run stops by itself, and the next one settles what it left."""
+    scene = scene_in(later)
+    run = scene.load(f"lease_renewed:before:delay=5,{place}:delay=3", status=1)
+    assert run.json["code"] == "lease_lost", run.stdout
+    mended(scene)
+
+
+def test_a_failpoint_that_is_none_is_an_error_and_nothing_is_loaded(scene_in: SceneIn) -> None:
+    scene = scene_in(first)
+    run = scene.load("comitted:before", status=2)
+    assert run.json["code"] == "invalid_field"
+    assert "AUTOLOADER_FAILPOINT" in run.json["detail"]
+    assert not (scene.home / "autoloader.db").exists()
+
+
+# --- a history that was cut -------------------------------------------------------------------------------------------
+
+
+def test_a_ledger_is_given_back_by_a_table_that_forgot_its_snapshots(scene_in: SceneIn) -> None:
+    scene = scene_in(long)
+    scene.load()
+    for file in scene.home.glob("autoloader.db*"):
+        file.unlink()
+    scene.land(60)
+    run = scene.load()
+    assert run.json["files"]["loaded"] == 1, run.stdout
+    scene.assert_exact()
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_step_of_the_code_is_in_the_list() -> None:
+    """That every step of the list is come to is what the tests above fail by; each of them takes the list as it is."""
+    called = [name for path in (ROOT / "app").rglob("*.py") for name in steps_of(ast.parse(path.read_text()))]
+    assert set(called) <= set(FAILPOINTS)
+    assert len(called) > len(FAILPOINTS) / 2
+
+
+def steps_of(module: ast.Module) -> Iterator[str]:
+    """The names that calls of a module hand to failpoints."""
+    for node in ast.walk(module):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr in MOMENTS or node.func.attr == "step":
+            yield from (c.value for c in ast.walk(node) if isinstance(c, ast.Constant) and isinstance(c.value, str))

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.crash.test_failpoints import FILES, LATER, assert_equal_to_files, load_and_die
-from tests.support.command import TIMEOUT_S
+from tests.crash.scenes import Scene
 from tests.support.events import event_files
+from tests.support.forked import Template
 from tests.support.postgres import Postgres, migrated_database, start_postgres, stop_postgres
 from tests.support.seaweed import Seaweed
 from tests.support.servers import free_ports
 from tests.support.worlds import World, make_world
 
+FILES = (0, 1, 2)
+LATER = (3, 4)
+
+
+@pytest.fixture
+def scene(forks: Template, tmp_path: Path, postgres: Postgres, migrated: str) -> Iterator[Scene]:
+    """Files on disk, the built-in catalog, the ledger in PostgreSQL."""
+    made = Scene(forks, tmp_path / "scene", database_url=postgres.copy_database(migrated))
+    yield made
+    made.close()
+
 
 @pytest.fixture
 def world(tmp_path: Path, seaweed: Seaweed, postgres: Postgres, migrated: str) -> World:
-    """Files on disk, the built-in catalog, the ledger in PostgreSQL."""
+    """The same, for the command line."""
     made = make_world("local-local", tmp_path, seaweed)
     made.home.environ["DATABASE_URL"] = postgres.copy_database(migrated)
     return made
@@ -38,67 +45,98 @@ def server() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def fragile(world: World, server: Postgres) -> World:
+def fragile(scene: Scene, server: Postgres) -> Scene:
     """The same on a server that may be killed, with files of two loads: one is done, one is to come."""
-    world.home.environ["DATABASE_URL"] = migrated_database(server)
-    world.land(event_files(*FILES))
-    world.home.json("load", world.source, "--to", world.table)
-    world.land(event_files(*LATER, region="north"))
-    return world
-
-
-def load_and_stop(world: World, failpoint: str) -> subprocess.Popen[str]:
-    """A load that stands still at the failpoint."""
-    process = world.home.process(
-        "load", world.source, "--to", world.table, "--output", "json",
-        environ={"AUTOLOADER_FAILPOINT": f"{failpoint}:stop"},
-    )  # fmt: skip
-    _, status = os.waitpid(process.pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status), f"{failpoint} was not reached"
-    return process
-
-
-def go_on(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
-    """Let it go on to its end; its exit status and report."""
-    process.send_signal(signal.SIGCONT)
-    stdout, _ = process.communicate(timeout=TIMEOUT_S)
-    return process.returncode, json.loads(stdout)
+    scene.database_url = migrated_database(server)
+    scene.land(*FILES)
+    scene.load()
+    scene.land(*LATER, region="north")
+    return scene
 
 
 @pytest.mark.parametrize(
-    "failpoint", ["lease_taken", "batch_claimed", "commit_attempt", "committed", "batch_closed", "lease_released"]
+    "failpoint",
+    [
+        "lease_taken",
+        "batch_claimed",
+        "commit_request:before",
+        "committed",
+        "close_committed:before",
+        "close_committed:after",
+        "lease_released",
+    ],
 )
-def test_killed(world: World, failpoint: str) -> None:
-    world.land(event_files(*FILES))
-    load_and_die(world, failpoint)
-    world.land(event_files(*LATER))
-    assert world.home.json("load", world.source, "--to", world.table)["status"] == "success"
-    assert_equal_to_files(world, FILES + LATER)
-    assert not (world.home.folder / "autoloader.db").exists()
+def test_killed(scene: Scene, failpoint: str) -> None:
+    scene.land(*FILES)
+    scene.load_and_die(failpoint)
+    scene.land(*LATER)
+    scene.load()
+    scene.assert_exact()
+    assert not (scene.home / "autoloader.db").exists()
 
 
-@pytest.mark.parametrize("failpoint", ["lease_taken", "batch_claimed", "data_written", "commit_attempt", "committed"])
-def test_the_server_is_killed_under_a_load(fragile: World, server: Postgres, failpoint: str) -> None:
-    process = load_and_stop(fragile, failpoint)
+@pytest.mark.parametrize(
+    "failpoint", ["lease_taken", "batch_claimed", "data_written", "commit_request:before", "committed"]
+)
+def test_the_server_is_killed_under_a_load(fragile: Scene, server: Postgres, failpoint: str) -> None:
+    run = fragile.paused(f"{failpoint}:pause")
     server.kill()
-    status, report = go_on(process)
-    assert (status, report["status"]) == (1, "failed")
-    (error,) = report["errors"]
+    run.go_on()
+    assert run.wait() == 1
+    assert run.json["status"] == "failed"
+    (error,) = run.json["errors"]
     assert error["category"] == "ledger_unreachable"
     assert "does not answer" in error["message"]
     server.start()
-    assert fragile.home.json("load", fragile.source, "--to", fragile.table)["status"] == "success"
-    assert_equal_to_files(fragile, FILES + LATER)
+    fragile.load()
+    fragile.assert_exact()
 
 
 @pytest.mark.parametrize("failpoint", ["batch_claimed", "committed"])
-def test_the_server_is_back_before_anybody_asks(fragile: World, server: Postgres, failpoint: str) -> None:
-    process = load_and_stop(fragile, failpoint)
+def test_the_server_is_back_before_anybody_asks(fragile: Scene, server: Postgres, failpoint: str) -> None:
+    run = fragile.paused(f"{failpoint}:pause")
     server.kill()
     server.start()
-    status, report = go_on(process)
-    assert (status, report["status"], report["files"]["loaded"]) == (0, "success", len(LATER))
-    assert_equal_to_files(fragile, FILES + LATER)
+    run.go_on()
+    assert run.wait() == 0, run.stdout
+    assert run.json["files"]["loaded"] == len(LATER)
+    fragile.assert_exact()
+
+
+def highest_epoch(scene: Scene) -> int:
+    with scene.catalog() as catalog:
+        head = catalog.head(scene.table)
+    assert head is not None
+    return max(int(value) for name, value in head.properties.items() if name.endswith(".epoch"))
+
+
+@pytest.mark.parametrize("which", ["of an hour ago", "made anew"])
+def test_another_copy_of_the_database_adopts_what_the_table_has(
+    scene: Scene, postgres: Postgres, migrated: str, which: str
+) -> None:
+    scene.land(*FILES)
+    scene.load()
+    copy = postgres.copy_database(scene.database_url if which == "of an hour ago" else migrated)
+    scene.land(*LATER)
+    scene.load()
+    seen = highest_epoch(scene)
+    scene.database_url = copy
+    scene.land(5)
+    files = scene.load().json["files"]
+    assert (files["loaded"], files["known"]) == (1, len(FILES) + len(LATER))
+    assert highest_epoch(scene) > seen
+    scene.assert_exact()
+
+
+def test_a_database_that_lost_a_table_is_never_taken_for_an_empty_ledger(scene: Scene, postgres: Postgres) -> None:
+    scene.land(*FILES)
+    scene.load()
+    postgres.execute("alter table files rename to lost", scene.database_url)
+    scene.land(*LATER)
+    assert scene.load(status=1).json["code"] == "ledger_unreadable"
+    postgres.execute("alter table lost rename to files", scene.database_url)
+    scene.load()
+    scene.assert_exact()
 
 
 def refused(world: World, *arguments: str, url: str) -> dict[str, Any]:
@@ -135,7 +173,7 @@ def test_a_read_only_database_loads_nothing_and_can_be_looked_at(world: World, p
     error = refused(world, "load", world.source, "--to", world.table, url=world.home.environ["DATABASE_URL"])
     assert error["code"] == "ledger_unreadable"
     assert "read-only" in error["detail"]
-    assert_equal_to_files(world, FILES)
+    assert len(world.home.json("files", world.table)) == len(FILES)
     postgres.execute(f"alter database {name} set default_transaction_read_only = off")
-    world.home.json("load", world.source, "--to", world.table)
-    assert_equal_to_files(world, FILES + LATER)
+    assert world.home.json("load", world.source, "--to", world.table)["files"]["loaded"] == len(LATER)
+    assert len(world.home.json("files", world.table)) == len(FILES + LATER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import threading
 import uuid
 from collections import Counter
@@ -27,11 +28,14 @@ from app.domain.errors import (
     TableUnsuitableError,
 )
 from app.domain.evolution import AddColumn, Change, apply_changes
+from app.domain.failpoints import NO_FAILPOINTS, Failpoints
+from app.domain.history import History, PastSnapshot, retention
 from app.domain.ports import CommitOrder, Committed, DataFile, DataSink, Draft, FoundBatch
+from app.domain.replacing import Holding, RowsOf, StoredData
 from app.domain.system_columns import BATCH_ID, FILE_MODIFIED_AT, FILE_PATH, system_columns
 from app.domain.table import MANIFEST_FOLDER, TableHead, TableName, epoch_property, last_batch_property, last_batches
 from app.domain.types import DataType, Field, ListOf, MapOf, Struct
-from app.domain.upkeep import BatchCommit, Contents, References, StoredFile, StoredObject
+from app.domain.upkeep import BatchCommit, Contents, Expired, References, StoredFile, StoredObject
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -45,6 +49,9 @@ class FakeSnapshot:
     sequence_number: int
     batch_id: str | None = None
     manifest_path: str | None = None
+    # What the table held from then on; told of commits of ours.
+    data_files: tuple[DataFile, ...] = ()
+    at_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,13 @@ class FakeTable:
         last = self.properties.get(last_batch_property(batch.ingestion_id), "")
         in_by_number = last.isdecimal() and batch.number <= int(last)
         return in_by_number or any(s.batch_id == batch.batch_id for s in self.snapshots)
+
+    @property
+    def going(self) -> tuple[int, ...]:
+        """The snapshots that its properties let go."""
+        wanted = retention(self.properties)
+        past = {s.id: PastSnapshot(s.id, s.parent, s.at_ms) for s in self.snapshots}
+        return History(past, self.current.id if self.current else None).going(wanted) if wanted else ()
 
     def epoch(self, ingestion_id: str) -> int:
         """The highest epoch that may commit."""
@@ -140,6 +154,11 @@ class MemorySink:
     def delete(self, path: str) -> None:
         self.store.files.pop(path, None)
 
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        if path not in self.store.files:
+            raise FileNotFoundError(path)
+        return io.BytesIO(self.store.files[path])
+
     @contextmanager
     def _file(self, path: str) -> Iterator[BinaryIO]:
         buffer = KeptBytes()
@@ -171,6 +190,9 @@ class FolderSink:
     def delete(self, path: str) -> None:
         Path(path).unlink(missing_ok=True)
 
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        return Path(path).open("rb")
+
     @contextmanager
     def _file(self, path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,15 +207,23 @@ class FolderSink:
 class FakeCatalog:
     """One client of a store."""
 
-    def __init__(self, store: FakeStore | None = None, *, lose_answers: bool = False) -> None:
+    def __init__(
+        self,
+        store: FakeStore | None = None,
+        *,
+        lose_answers: bool = False,
+        failpoints: Failpoints = NO_FAILPOINTS,
+    ) -> None:
         """Look at `store`, a new one by default.
 
         Args:
             store: What other clients see too.
             lose_answers: Commits are applied, and nobody hears of it.
+            failpoints: Told of the same steps as a real catalog's.
         """
         self.store = store or FakeStore()
         self.lose_answers = lose_answers
+        self.failpoints = failpoints
         # Raised once, by the next call, as an unreachable catalog would.
         self.failure: AutoloaderError | None = None
 
@@ -216,6 +246,8 @@ class FakeCatalog:
         now = self._get(table)
         if now is None:
             raise TableNotFoundError(f"There is no table {table}.")
+        if any(isinstance(c, AddColumn) and len(c.path) == 1 and now.schema.find(c.path[0]) for c in changes):
+            raise TableConflictError(f"The schema of {table} was changed.")
         additions: list[Change] = list(changes)
         for column in system_columns(provenance=provenance):
             present = now.schema.find(column.name)
@@ -244,8 +276,56 @@ class FakeCatalog:
             assert_lease()
             properties = {**now.properties, epoch_property(batch.ingestion_id): str(batch.epoch)}
             new = replace(now, properties=properties, snapshots=(*now.snapshots, self.snapshot(now)))
-            if self.store.swap(table, now, new):
+            with self.failpoints.step("fence_request"):
+                swapped = self.store.swap(table, now, new)
+            if swapped:
                 return _head(table, new)
+
+    def expire(self, table: TableName, batch: BatchRef, assert_lease: Callable[[], None]) -> int:
+        now = self._there(table)
+        if now.epoch(batch.ingestion_id) > batch.epoch:
+            raise FencedError
+        going, folder = now.going, now.properties.get(MANIFEST_FOLDER)
+        if not going or not folder:
+            return 0
+        with self.failpoints.step("expiry_noted"):
+            self._note(now, going, f"{folder}/expired")
+        assert_lease()
+        new = replace(now, snapshots=tuple(s for s in now.snapshots if s.id not in going))
+        with self.failpoints.step("expiry_request"):
+            swapped = self.store.swap(table, now, new)
+        if not swapped:
+            raise TableConflictError(f"Another writer of {table} was faster.")
+        if self.lose_answers:
+            raise CommitUnknownError
+        return len(going)
+
+    def _note(self, now: FakeTable, going: tuple[int, ...], folder: str) -> None:
+        gone = {s.id: [f.path for f in s.data_files] for s in now.snapshots if s.id in going}
+        for snapshot_id in gone:
+            self.store.files[_manifest_list(now, snapshot_id)] = b"list"
+        self.store.files[f"{folder}/{self.store.next_id()}.json"] = json.dumps(gone).encode()
+
+    def _notes(self, now: FakeTable) -> Iterator[tuple[StoredObject, dict[int, list[str]]]]:
+        """The notes, and of each the snapshots that are gone with their data files."""
+        there = {s.id for s in now.snapshots}
+        for file in self.store.list(f"{now.properties.get(MANIFEST_FOLDER, '')}/expired"):
+            noted = {int(number): paths for number, paths in json.loads(self.store.files[file.path]).items()}
+            yield file, {number: paths for number, paths in noted.items() if number not in there}
+
+    def expired(self, table: TableName, before: datetime) -> Expired:
+        now = self._there(table)
+        notes = list(self._notes(now))
+        young = {number for file, gone in notes if file.modified_at >= before for number in gone}
+        old = [(file, gone) for file, gone in notes if file.modified_at < before]
+        gone = {number: paths for _, noted in old for number, paths in noted.items() if number not in young}
+        lists = [
+            StoredObject(path, len(self.store.files[path]), LONG_AGO)
+            for path in (_manifest_list(now, number) for number in gone)
+            if path in self.store.files
+        ]
+        present = {f.path for f in now.data_files}
+        return Expired((*lists, *(file for file, _ in old)), any(set(paths) - present for paths in gone.values()))
 
     def contents(self, table: TableName) -> Contents:
         now = self._there(table)
@@ -276,7 +356,10 @@ class FakeCatalog:
 
     def references(self, table: TableName, names: Collection[str]) -> References:
         now = self._there(table)
-        held = {f.path.rpartition("/")[2] for f in now.data_files}
+        paths = {f.path for f in now.data_files}
+        paths.update(f.path for s in now.snapshots for f in s.data_files)
+        paths.update(path for _, gone in self._notes(now) for noted in gone.values() for path in noted)
+        held = {path.rpartition("/")[2] for path in paths}
         commits = [
             BatchCommit(_ref(s.batch_id, s.manifest_path), s.manifest_path, s.id, s.sequence_number)
             for s in now.snapshots
@@ -291,7 +374,8 @@ class FakeCatalog:
     def remove(self, table: TableName, paths: Iterable[str]) -> None:
         self._there(table)
         for path in paths:
-            self.store.files.pop(path, None)
+            with self.failpoints.step("leftover_removed"):
+                self.store.files.pop(path, None)
 
     def _there(self, table: TableName) -> FakeTable:
         now = self._get(table)
@@ -339,14 +423,34 @@ class FakeDraft:
     def table_uuid(self) -> str:
         return self.table.uuid
 
+    @property
+    def location(self) -> str:
+        return self.table.location
+
     def sink(self) -> DataSink:
         folder = f"{self.table.location}/data"
         return MemorySink(self.catalog.store, folder) if self.catalog.store.folder is None else FolderSink(folder)
 
     def write_manifest(self, manifest: BatchManifest) -> str:
-        path = f"manifests/{self.table.uuid}/{manifest.batch.batch_id}.{manifest.batch.epoch}.json"
+        folder = self.table.properties.get(MANIFEST_FOLDER, f"manifests/{self.table.uuid}")
+        path = f"{folder}/{manifest.batch.batch_id}.{manifest.batch.epoch}.json"
         self.catalog.store.files[path] = manifest.to_json()
         return path
+
+    def holding(self, rows: Collection[RowsOf]) -> Holding:
+        return Holding() if self.base is None else Holding(self._holding(self.base, rows))
+
+    def _holding(self, table: FakeTable, rows: Collection[RowsOf]) -> tuple[StoredData, ...]:
+        return tuple(
+            StoredData(f.path, f.rows, f.size_bytes)
+            for f in table.data_files
+            if {(r.key, r.batch_id) for r in rows} & self._whose(f)
+        )
+
+    def _whose(self, data_file: DataFile) -> set[tuple[object, object]]:
+        """The files and batches that the rows of a data file name."""
+        found = pq.read_table(io.BytesIO(self.catalog.store.read(data_file.path))).to_pylist()
+        return {(row.get(FILE_PATH), row.get(BATCH_ID)) for row in found}
 
     def commit(self, order: CommitOrder) -> Committed:
         while True:
@@ -354,11 +458,13 @@ class FakeDraft:
             self._refuse_or_pass(now, order)
             order.assert_lease()
             new, snapshot = self._next(now, order)
-            if self.catalog.store.swap(self.name, now, new):
+            with self.catalog.failpoints.step("commit_request"):
+                swapped = self.catalog.store.swap(self.name, now, new)
+            if swapped:
                 break
         if self.catalog.lose_answers:
             raise CommitUnknownError
-        return Committed(snapshot.id, snapshot.sequence_number, new.uuid)
+        return Committed(snapshot.id, snapshot.sequence_number, new.uuid, history_is_long=bool(new.going))
 
     def _refuse_or_pass(self, now: FakeTable | None, order: CommitOrder) -> None:
         if now is None:
@@ -371,10 +477,20 @@ class FakeDraft:
             raise FencedError
         if self.base is None or now.uuid != self.base.uuid or now.schema != self.base.schema:
             raise TableConflictError(f"The table {self.name} was changed.")
+        if order.removal.rows and set(self._holding(now, order.removal.rows)) != set(order.removal.looked_at):
+            raise TableConflictError(f"Rows of {self.name} were moved.")
 
     def _next(self, now: FakeTable | None, order: CommitOrder) -> tuple[FakeTable, FakeSnapshot]:
         current = now or self.table
-        snapshot = self.catalog.snapshot(current, order.batch.batch_id, order.manifest_path)
+        gone = {one.path for one in order.removal.rewritten if one.removed}
+        data_files = (
+            *(f for f in current.data_files if f.path not in gone),
+            *order.data_files,
+            *order.removal.data_files,
+        )
+        snapshot = replace(
+            self.catalog.snapshot(current, order.batch.batch_id, order.manifest_path), data_files=data_files
+        )
         new = replace(
             current,
             schema=self.table.schema,
@@ -388,7 +504,7 @@ class FakeDraft:
                 f"autoloader.{order.batch.ingestion_id}.last-manifest": order.manifest_path,
             },
             snapshots=(*current.snapshots, snapshot),
-            data_files=(*current.data_files, *order.data_files),
+            data_files=data_files,
         )
         return new, snapshot
 
@@ -396,6 +512,10 @@ class FakeDraft:
 def _ref(batch_id: str, manifest_path: str) -> BatchRef:
     ingestion_id, _, number = batch_id.rpartition("-")
     return BatchRef(ingestion_id, int(number), int(manifest_path.rsplit(".", 2)[1]))
+
+
+def _manifest_list(table: FakeTable, snapshot_id: int) -> str:
+    return f"{table.location}/metadata/snap-{snapshot_id}.avro"
 
 
 def _head(name: TableName, table: FakeTable) -> TableHead:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from decimal import Decimal as Number
@@ -17,10 +18,22 @@ import pyarrow.parquet as pq
 
 from app.domain import system_columns
 from app.domain.errors import AutoloaderError, Category, EngineDiedError, FileError, FileFailure, WriteFailureError
-from app.domain.evolution import plan_changes
+from app.domain.evolution import apply_changes, plan_changes
 from app.domain.files import LoadedFile, SourceFile
 from app.domain.formats import FileFormat, FormatOptions
-from app.domain.ports import DataFile, Inference, Progress, Reading, WriteOrder, WriteResult
+from app.domain.ports import (
+    DataFile,
+    DataSink,
+    Inference,
+    Progress,
+    Reading,
+    RewriteOrder,
+    Rewritten,
+    WriteOrder,
+    WriteResult,
+)
+from app.domain.replacing import RowsOf, StoredData
+from app.domain.sampling import SampledRows
 from app.domain.types import (
     BINARY,
     BOOLEAN,
@@ -50,7 +63,13 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.orders: list[WriteOrder] = []
+        self.expected: list[tuple[SourceFile, ...]] = []
+        self.rewrites: list[RewriteOrder] = []
         self.closed = False
+
+    def expect(self, files: Sequence[SourceFile]) -> None:
+        """Remember that it was told."""
+        self.expected.append(tuple(files))
 
     def infer(self, files: Sequence[SourceFile], reading: Reading, known: Struct = EMPTY) -> Inference:
         """Look at all of all files."""
@@ -91,6 +110,37 @@ class FakeEngine:
         data_files = _write(order, rows) if rows else ()
         return WriteResult(data_files, tuple(loaded), tuple(failed), tuple(drifted), drift)
 
+    def rewrite(self, order: RewriteOrder) -> tuple[Rewritten, ...]:
+        """Each data file in turn, all of its rows in memory."""
+        if self.closed:
+            raise EngineDiedError("The engine is closed.")
+        self.rewrites.append(order)
+        done: list[Rewritten] = []
+        try:
+            for number, stored in enumerate(order.data_files, start=1):
+                done.append(_rewrite(order, stored, number))
+        except WriteFailureError:
+            for one in done:
+                for data_file in one.data_files:
+                    order.sink.delete(data_file.path)
+            raise
+        return tuple(done)
+
+    def sample_rows(self, files: Sequence[SourceFile], reading: Reading, schema: Struct, limit: int) -> SampledRows:
+        """All rows of all files, and the first of them to show."""
+        rows: list[Row] = []
+        failed: list[FileFailure] = []
+        for file in files:
+            try:
+                found = _rows(file, reading)
+            except FileError as error:
+                failed.append(FileFailure.of(file.key, file.version, error))
+                continue
+            columns = apply_changes(schema, plan_changes(schema, _observe(found)))
+            rows += [_fit_row(row, columns) for row in found]
+        whole = sum(file.size_bytes for file in files if file.key not in {f.key for f in failed})
+        return SampledRows(tuple(rows[:limit]), len(rows), whole, tuple(failed))
+
     def close(self) -> None:
         """Take no more orders."""
         self.closed = True
@@ -111,16 +161,50 @@ def _ours(file: SourceFile, order: WriteOrder) -> Row:
 
 def _write(order: WriteOrder, rows: list[Row]) -> tuple[DataFile, ...]:
     table = pa.Table.from_pylist(rows, schema=arrow_schema(order.schema))
+    return (_put(order.sink, f"{order.name_prefix}-00001-0001.parquet", table),)
+
+
+def _put(sink: DataSink, name: str, table: pa.Table) -> DataFile:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", store_schema=False)
-    path, context = order.sink.create(f"{order.name_prefix}-00001-0001.parquet")
+    path, context = sink.create(name)
     try:
         with context as stream:
             stream.write(buffer.getvalue())
     except (OSError, AutoloaderError) as error:
-        order.sink.delete(path)
+        sink.delete(path)
         raise WriteFailureError(f"Data could not be written: {error}.") from error
-    return (DataFile(path, len(rows), len(buffer.getvalue())),)
+    return DataFile(path, table.num_rows, len(buffer.getvalue()))
+
+
+def _rewrite(order: RewriteOrder, stored: StoredData, number: int) -> Rewritten:
+    rows = _live_rows(order, stored)
+    whose = [RowsOf(row.get(system_columns.FILE_PATH) or "", row.get(system_columns.BATCH_ID) or "") for row in rows]
+    removed = Counter(one for one in whose if one in order.rows)
+    kept = [row for row, one in zip(rows, whose, strict=True) if one not in order.rows]
+    if not removed:
+        return Rewritten(stored.path)
+    if not kept:
+        return Rewritten(stored.path, removed)
+    table = pa.Table.from_pylist(kept, schema=arrow_schema(order.schema))
+    return Rewritten(stored.path, removed, (_put(order.sink, f"{order.name_prefix}-{number:05d}-0001.parquet", table),))
+
+
+def _live_rows(order: RewriteOrder, stored: StoredData) -> list[Row]:
+    try:
+        rows = _read(order.sink, stored.path)
+        deletes = [row for path in stored.deletes for row in _read(order.sink, path)]
+    except (OSError, pa.ArrowException) as error:
+        raise WriteFailureError(f"The data file {stored.path} cannot be read: {error}.") from error
+    dead = {row["pos"] for row in deletes if row["file_path"] == stored.path}
+    return [row for position, row in enumerate(rows) if position not in dead]
+
+
+def _read(sink: DataSink, path: str) -> list[Row]:
+    """The rows of a file, by the names of its columns of now: a fake's columns keep theirs."""
+    with sink.open(path) as stream:
+        rows: list[Row] = pq.read_table(io.BytesIO(stream.read())).to_pylist()
+    return rows
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

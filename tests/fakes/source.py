@@ -45,6 +45,8 @@ class MemorySource:
     bucket: str = "memory"
     folder: str = ""
     pattern: Pattern | None = None
+    # The name of the file that makes its folder complete.
+    marker: str | None = None
     files: dict[str, tuple[SourceFile, bytes]] = field(default_factory=dict)
     puts: int = 0
 
@@ -73,9 +75,14 @@ class MemorySource:
         below = [(name[len(folder) + 1 if folder else 0 :], file) for name, file in named if _is_in(name, folder)]
         if not single and not below and folder:
             raise SourceNotFoundError(f"There is nothing at s3://{self.bucket}/{folder}.")
-        yield from single
+        yield from (file for file in single if self._is_complete(file))
         pattern = self.pattern or EVERYTHING
-        yield from (file for name, file in below if not name.endswith("/") and pattern.matches(name))
+        matching = (file for name, file in below if not name.endswith("/") and pattern.matches(name))
+        yield from (file for file in matching if self._is_complete(file))
+
+    def _is_complete(self, file: SourceFile) -> bool:
+        folder, _, name = file.key.rpartition("/")
+        return self.marker is None or (name != self.marker and f"{folder}/{self.marker}" in self.files)
 
     def can_find_below(self, folder: str) -> bool:
         """Whether it could find a file inside `folder`."""

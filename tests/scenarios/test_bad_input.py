@@ -80,8 +80,8 @@ def test_a_pattern_that_the_shell_expanded(place: World) -> None:
 
 def test_what_is_not_built_is_refused_by_name(place: World) -> None:
     place.land(event_files(0))
-    error = refused(place.home, "load", place.source, "--to", TABLE, "--on-file-change", "replace", status=2)
-    assert (error["code"], "source.on_file_change" in error["detail"]) == ("not_supported", True)
+    error = refused(place.home, "load", place.source, "--to", TABLE, "--write-mode", "merge", status=2)
+    assert (error["code"], "destination.write_mode" in error["detail"]) == ("not_supported", True)
     error = refused(place.home, "load", "sftp://host/x", "--to", TABLE, status=2)
     assert error["code"] == "not_supported"
     assert is_untouched(place.home)
@@ -371,7 +371,7 @@ def test_a_load_that_may_not_wait(place: World) -> None:
     """With --wait 0 the second says who is at work."""
     place.land(event_files(0))
     stopped = place.home.process(
-        "load", place.source, "--to", TABLE, environ={"AUTOLOADER_FAILPOINT": "batch_claimed:stop"}
+        "load", place.source, "--to", TABLE, environ={"AUTOLOADER_FAILPOINT": "batch_claimed:pause"}
     )
     try:
         wait_for_stop(stopped.pid)

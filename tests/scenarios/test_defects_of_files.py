@@ -140,7 +140,7 @@ def test_a_load_that_is_stopped_says_what_it_did(place: World) -> None:
     """Ctrl-C: a document, status 130, the lease given back; the next load goes on."""
     place.land({f"{i}.json": event_file(i) for i in range(3)})
     process = place.home.process(
-        "load", place.source, "--to", TABLE, "--output", "json", environ={"AUTOLOADER_FAILPOINT": "data_written:stop"}
+        "load", place.source, "--to", TABLE, "--output", "json", environ={"AUTOLOADER_FAILPOINT": "data_written:pause"}
     )
     while b"T" not in Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[0]:
         time.sleep(0.05)

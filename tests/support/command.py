@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 120
+TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,12 @@ class Home:
     folder: Path
     environ: dict[str, str] = field(default_factory=dict)
 
-    def process(self, *arguments: str, environ: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Start a command."""
+    def process(
+        self, *arguments: str, environ: Mapping[str, str] | None = None, before: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        """Start a command; `before` is the command line of a program that starts it."""
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "app", *arguments],
+            [*before, sys.executable, "-P", "-m", "app", *arguments],
             cwd=self.folder,
             # Compiled modules are kept: a suite starts hundreds of processes.
             env=os.environ
@@ -52,9 +54,9 @@ class Home:
             text=True,
         )
 
-    def run(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Done:
+    def run(self, *arguments: str, environ: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> Done:
         """Run a command to its end."""
-        process = self.process(*arguments, environ=environ)
+        process = self.process(*arguments, environ=environ, before=before)
         stdout, stderr = process.communicate(timeout=TIMEOUT_S)
         return Done(process.returncode, stdout, stderr)
 

@@ -158,6 +158,8 @@ def _launch(binary: Path) -> Seaweed:
         "-webdav=false",
         "-admin.ui=false",
         "-master.telemetry=false",
+        # Every bucket takes a volume of its own, and by itself the server makes as many as the disk has room for.
+        "-volume.max=100000",
         f"-filer.localSocket={folder}/filer.sock",
         f"-s3.localSocket={folder}/s3.sock",
         *(f"-{option}={port}" for option, port in ports.items()),

@@ -69,13 +69,20 @@ def _users(folder: Path) -> Iterator[dict[str, Any]]:
         state.write_text(json.dumps(users))
 
 
-def started(launch: Callable[[], S], is_ready: Callable[[S], bool], stop: Callable[[S], None]) -> S:
+def started(
+    launch: Callable[[], S],
+    is_ready: Callable[[S], bool],
+    stop: Callable[[S], None],
+    *,
+    within_s: float = START_TIMEOUT_S,
+) -> S:
     """A server that answers.
 
     Args:
         launch: Starts a process on free ports; its output goes to the file `log` in its folder.
         is_ready: Asks it.
         stop: Ends one that does not answer.
+        within_s: So long each try may take.
 
     Raises:
         AssertionError: None of several tries came up.
@@ -84,15 +91,15 @@ def started(launch: Callable[[], S], is_ready: Callable[[S], bool], stop: Callab
     for _ in range(TRIES):
         # A port that was free may be taken by the time the server binds it, so a server that ends is tried again.
         server = launch()
-        if _wait(server, is_ready):
+        if _wait(server, is_ready, within_s):
             return server
         tail = Path(server.folder, "log").read_text(errors="replace")[-4000:]
         stop(server)
     raise AssertionError(f"The server did not start in {TRIES} tries; the end of its log:\n{tail}")
 
 
-def _wait(server: S, is_ready: Callable[[S], bool]) -> bool:
-    deadline = time.monotonic() + START_TIMEOUT_S
+def _wait(server: S, is_ready: Callable[[S], bool], within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline and is_alive(server.pid):
         if is_ready(server):
             return True

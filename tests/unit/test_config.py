@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from app.config import read_settings
+from app.config import Settings, read_settings
 from app.domain.errors import InvalidFieldError
 
 
@@ -48,7 +50,14 @@ def test_a_file_of_settings_is_read_and_the_environment_wins(elsewhere: Path, mo
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("AUTOLOADER_LEASE_S", "0"), ("AUTOLOADER_BATCH_FILES", "-1"), ("AUTOLOADER_BATCH_BYTES", "much-s3cret")],
+    [
+        ("AUTOLOADER_LEASE_S", "0"),
+        ("AUTOLOADER_BATCH_FILES", "-1"),
+        ("AUTOLOADER_BATCH_BYTES", "much-s3cret"),
+        ("AUTOLOADER_PUBLIC_URL", "http://me:s3cret@here"),
+        ("AUTOLOADER_PUBLIC_URL", "here:8000"),
+        ("PREFECT_API_URL", "me:s3cret@localhost:4200/api"),
+    ],
 )
 def test_a_value_that_is_not_allowed_is_named_and_never_shown(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
@@ -57,3 +66,33 @@ def test_a_value_that_is_not_allowed_is_named_and_never_shown(
     with pytest.raises(InvalidFieldError, match=name) as caught:
         read_settings()
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "known"),
+    [
+        ("", None),
+        ("http://localhost:4200/api", "http://localhost:4200/api"),
+        ("https://me:pass@host/api/", "https://me:pass@host/api/"),
+    ],
+)
+def test_an_address_of_prefect_is_one_or_is_not_set(
+    value: str, known: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", value)
+    assert read_settings().prefect_api_url == known
+    monkeypatch.setenv("PREFECT_API_URL", "localhost:4200")
+    with pytest.raises(InvalidFieldError, match="PREFECT_API_URL: It is no address of a Prefect server's API, such as"):
+        read_settings()
+
+
+def test_the_ledger_tells_when_it_was_written(tmp_path: Path) -> None:
+    settings = Settings(autoloader_home=tmp_path)
+    assert settings.ledger_written_at is None
+    (tmp_path / "autoloader.db").touch()
+    os.utime(tmp_path / "autoloader.db", (10, 10))
+    assert settings.ledger_written_at == datetime.fromtimestamp(10, UTC)
+    (tmp_path / "autoloader.db-wal").touch()
+    os.utime(tmp_path / "autoloader.db-wal", (20, 20))
+    assert settings.ledger_written_at == datetime.fromtimestamp(20, UTC)
+    assert Settings(database_url="postgresql://h/d").ledger_written_at is None

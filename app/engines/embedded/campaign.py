@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from app.domain.errors import AutoloaderError, Category, EngineDiedError, FileError, FileFailure, WriteFailureError
 from app.domain.files import SourceFile
-from app.domain.ports import DataSink, Progress, WriteResult
-from app.engines.embedded.messages import Beat, Broke, Job, Observed, Opened, Puzzled, Reads, Refused, frame
+from app.domain.ports import DataSink, Progress
+from app.engines.embedded.messages import Beat, Broke, Done, Job, Opened, Puzzled, Reads, Refused, frame
 from app.engines.embedded.orders import Part, split
 from app.engines.embedded.pool import CalledOff, ChildPool, Died, Outcome, Task
 
 MakeJob = Callable[[Part, int], Job]
+Follow = Callable[[Part, Done | FileFailure], Sequence[Part]]
+
+
+def nothing_more(_part: Part, _outcome: Done | FileFailure) -> Sequence[Part]:
+    """What follows from a part where nothing does."""
+    return ()
 
 
 @dataclass
@@ -31,7 +37,13 @@ class Campaign:
     """One call of the engine: its parts, what came of them, and what has to be removed if it fails."""
 
     def __init__(
-        self, pool: ChildPool, make_job: MakeJob, *, sink: DataSink | None = None, progress: Progress | None = None
+        self,
+        pool: ChildPool,
+        make_job: MakeJob,
+        *,
+        sink: DataSink | None = None,
+        progress: Progress | None = None,
+        follow: Follow = nothing_more,
     ) -> None:
         """Begin nothing yet.
 
@@ -40,7 +52,10 @@ class Campaign:
             make_job: Gives the job for a part and its number, which no other attempt of this call has.
             sink: Where data files go; what a dead child left there is removed.
             progress: Told what was done; what a dead child had done counts once, when it is done again.
+            follow: Asked for further parts when one is done, or a part of one file has failed. Called by several
+                threads; what it raises ends the call.
         """
+        self._follow = follow
         self._pool = pool
         self._make_job = make_job
         self._sink = sink
@@ -52,7 +67,7 @@ class Campaign:
         self._opened: set[str] = set()
         self._owed = Beat()
         self._error: AutoloaderError | None = None
-        self.answers: list[tuple[Part, WriteResult | Observed]] = []
+        self.answers: list[tuple[Part, Done]] = []
         self.failures: list[FileFailure] = []
 
     def run(self, parts: Iterable[Part]) -> None:
@@ -80,6 +95,14 @@ class Campaign:
         self._called_off.set()
         with self._changed:
             self._changed.wait_for(lambda: not self._outstanding)
+        self.remove_all()
+
+    def remove_all(self) -> None:
+        """Remove every data file of this call. Only when it has come to its end.
+
+        Raises:
+            WriteFailureError: One cannot be removed.
+        """
         self._remove(sorted(self._opened))
 
     def _submit(self, part: Part) -> None:
@@ -103,7 +126,7 @@ class Campaign:
         elif isinstance(message, Reads):
             attempt.reads = (message.start, message.stop)
         else:
-            attempt.done = _add(attempt.done, message)
+            attempt.done = attempt.done + message
             self._advance(message)
 
     def _advance(self, beat: Beat) -> None:
@@ -115,8 +138,8 @@ class Campaign:
                 min(beat.rows, self._owed.rows),
                 min(beat.stored_bytes, self._owed.stored_bytes),
             )
-            self._owed = _subtract(self._owed, paid)
-        fresh = _subtract(beat, paid)
+            self._owed = self._owed - paid
+        fresh = beat - paid
         if fresh != Beat():
             self._progress(files=fresh.files, rows=fresh.rows, stored_bytes=fresh.stored_bytes)
 
@@ -132,20 +155,15 @@ class Campaign:
                 self._changed.notify_all()
 
     def _settle(self, attempt: _Attempt, outcome: Outcome) -> AutoloaderError | None:
-        if isinstance(outcome, WriteResult | Observed):
+        if isinstance(outcome, Done):
             with self._changed:
                 self.answers.append((attempt.part, outcome))
-        elif isinstance(outcome, Refused):
-            return WriteFailureError(outcome.message)
-        elif isinstance(outcome, Puzzled):
-            return EngineDiedError(f"A child process of the engine cannot read its work: {outcome.message}.")
-        elif isinstance(outcome, CalledOff):
-            return None if self._called_off.is_set() else EngineDiedError("The engine was closed while it was at work.")
-        elif isinstance(outcome, Died) and outcome.at_start:
-            return EngineDiedError(f"A child process of the engine does not start: {outcome.reason}.")
-        else:
+            return self._go_on(attempt.part, outcome)
+        if isinstance(outcome, CalledOff) and self._called_off.is_set():
+            return None
+        if isinstance(outcome, Broke) or (isinstance(outcome, Died) and not outcome.at_start):
             return self._retry(attempt, outcome)
-        return None
+        return _error_of(outcome)
 
     def _retry(self, attempt: _Attempt, outcome: Died | Broke) -> AutoloaderError | None:
         try:
@@ -154,19 +172,50 @@ class Campaign:
             # What cannot be removed would be taken for data of this order by whoever cleans up.
             return error
         with self._changed:
-            self._owed = _add(self._owed, attempt.done)
+            self._owed = self._owed + attempt.done
             self._opened.difference_update(attempt.opened)
         if self._called_off.is_set():
             return None
         smaller = split(attempt.part, attempt.reads)
         if not smaller:
             (file,) = attempt.part.files
+            failure = failure_of(file, outcome)
             with self._changed:
-                self.failures.append(failure_of(file, outcome))
+                self.failures.append(failure)
             self._advance(Beat(files=1))
+            return self._go_on(attempt.part, failure)
         for part in smaller:
             self._submit(part)
         return None
+
+    def _go_on(self, part: Part, outcome: Done | FileFailure) -> AutoloaderError | None:
+        try:
+            following = self._follow(part, outcome)
+        except WriteFailureError as error:
+            return error
+        if not self._called_off.is_set():
+            for more in following:
+                self._submit(more)
+        return None
+
+    def advance(self, beat: Beat) -> None:
+        """Tell what was done that no child knows of."""
+        self._advance(beat)
+
+    def discard(self, paths: Sequence[str], *, stored_bytes: int = 0) -> None:
+        """Remove data files of children that are done.
+
+        Args:
+            paths: The data files.
+            stored_bytes: What was read for them, and is going to be read again.
+
+        Raises:
+            WriteFailureError: One cannot be removed.
+        """
+        self._remove(paths)
+        with self._changed:
+            self._opened.difference_update(paths)
+            self._owed = self._owed + Beat(stored_bytes=stored_bytes)
 
     def _remove(self, paths: Iterable[str]) -> None:
         if self._sink is None:
@@ -178,12 +227,15 @@ class Campaign:
                 raise WriteFailureError(f"The unfinished data file {path} could not be removed: {error}.") from error
 
 
-def _add(one: Beat, other: Beat) -> Beat:
-    return Beat(one.files + other.files, one.rows + other.rows, one.stored_bytes + other.stored_bytes)
-
-
-def _subtract(one: Beat, other: Beat) -> Beat:
-    return Beat(one.files - other.files, one.rows - other.rows, one.stored_bytes - other.stored_bytes)
+def _error_of(outcome: Refused | Puzzled | CalledOff | Died) -> AutoloaderError:
+    """What ends the whole call, as no file is to blame."""
+    if isinstance(outcome, Refused):
+        return WriteFailureError(outcome.message)
+    if isinstance(outcome, Puzzled):
+        return EngineDiedError(f"A child process of the engine cannot read its work: {outcome.message}.")
+    if isinstance(outcome, CalledOff):
+        return EngineDiedError("The engine was closed while it was at work.")
+    return EngineDiedError(f"A child process of the engine does not start: {outcome.reason}.")
 
 
 def failure_of(file: SourceFile, outcome: Died | Broke) -> FileFailure:

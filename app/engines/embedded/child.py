@@ -1,4 +1,4 @@
-"""A child process of the engine: `python -m app.engines.embedded.child PARENT_PID MEMORY_BYTES`.
+"""A child process of the engine: `python -m app.engines.embedded.child PARENT_PID MEMORY_BYTES FAILPOINTS`.
 
 It reads jobs from standard input, says what it does on what was its standard output, and ends with its parent.
 """
@@ -6,6 +6,7 @@ It reads jobs from standard input, says what it does on what was its standard ou
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import queue
 import resource
@@ -15,22 +16,29 @@ import threading
 from typing import BinaryIO
 
 from app.domain.errors import WriteFailureError
+from app.domain.failpoints import NO_FAILPOINTS, Failpoints, parse_failpoints
 from app.engines.embedded.messages import (
     Answer,
     Broke,
-    InferJob,
-    Message,
+    CutJob,
+    Job,
     Puzzled,
     Ready,
     Refused,
+    RewriteJob,
+    ShowJob,
+    SpanJob,
     Tell,
     WriteJob,
-    frame,
     read_body,
     unpack,
 )
+from app.engines.embedded.stepped import in_steps
+from app.engines.embedded.voice import Voice
 
 _PR_SET_PDEATHSIG = 1
+# So many new objects are worth a look for garbage among them.
+COLLECT_OBJECTS = 100_000
 
 
 def confine(parent_pid: int, memory_bytes: int) -> None:
@@ -69,23 +77,40 @@ def read_jobs(requests: BinaryIO, jobs: queue.SimpleQueue[bytes]) -> None:
     os._exit(0)
 
 
-def answer(body: bytes, tell: Tell) -> Answer:
+def answer(body: bytes, tell: Tell, failpoints: Failpoints = NO_FAILPOINTS) -> Answer:
     """Unpack a job and do it."""
     try:
         job = unpack(body)
     except Exception as error:  # noqa: BLE001 - this is the process's outermost frame
         return Puzzled(f"{type(error).__name__}: {error}")
-    if not isinstance(job, WriteJob | InferJob):
+    if not isinstance(job, Job):
         return Puzzled(f"{type(job).__name__} is no job")
-    return carry_out(job, tell)
+    return carry_out(in_steps(job, failpoints), tell)
 
 
-def carry_out(job: WriteJob | InferJob, tell: Tell) -> Answer:
+def load_libraries() -> None:
+    """Import what the work needs: the parent, which has heard that we are up, may still be busy with its plan."""
+    import app.engines.embedded.inferring  # noqa: PLC0415
+    import app.engines.embedded.loading  # noqa: PLC0415
+    import app.engines.embedded.rewriting  # noqa: F401, PLC0415
+
+    # What was imported stays; nobody need look for garbage in it, or after every seven hundred new objects.
+    gc.freeze()
+    gc.set_threshold(COLLECT_OBJECTS)
+
+
+def carry_out(job: Job, tell: Tell) -> Answer:  # noqa: PLR0911 - a job of each kind
     """Do a job; whatever goes wrong with it becomes its answer, so that the parent hears it in words."""
     # Here and not above: the modules that do the work take a while to load, and the parent may hear before.
-    from app.engines.embedded import inferring, loading  # noqa: PLC0415
+    from app.engines.embedded import cutting, inferring, loading, rewriting, showing  # noqa: PLC0415
 
     try:
+        if isinstance(job, RewriteJob):
+            return rewriting.rewrite(job, tell)
+        if isinstance(job, CutJob | SpanJob):
+            return cutting.carry_out(job, tell)
+        if isinstance(job, ShowJob):
+            return showing.show(job, tell)
         return loading.write(job, tell) if isinstance(job, WriteJob) else inferring.infer(job, tell)
     except WriteFailureError as error:
         return Refused(error.message)
@@ -98,20 +123,15 @@ def carry_out(job: WriteJob | InferJob, tell: Tell) -> Answer:
 def main() -> None:
     """Serve until the parent closes the pipe."""
     confine(int(sys.argv[1]), int(sys.argv[2]))
+    failpoints = parse_failpoints(sys.argv[3])
     requests, answers = take_pipes()
-    lock = threading.Lock()
-
-    def tell(message: Message) -> None:
-        data = memoryview(frame(message))
-        with lock:
-            while data:
-                data = data[answers.write(data) :]
-
+    tell = Voice(answers).tell
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=read_jobs, args=(requests, jobs), daemon=True).start()
     tell(Ready())
+    load_libraries()
     while True:
-        tell(answer(jobs.get(), tell))
+        tell(answer(jobs.get(), tell, failpoints))
 
 
 if __name__ == "__main__":

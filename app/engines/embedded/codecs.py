@@ -57,6 +57,15 @@ def detect(head: bytes) -> str:
     return "none"
 
 
+def is_plain(stored: bytes, compression: str) -> bool:
+    """Whether these are all bytes of a file that `decompress` would give just as they are.
+
+    Raises:
+        FileError: As `detect`.
+    """
+    return compression == "none" or (compression == "auto" and detect(stored[:HEAD_BYTES]) == "none")
+
+
 def decompress(chunks: Iterable[bytes], compression: str = "auto") -> Iterator[bytes]:
     """Yield the decompressed bytes of one file in pieces of about `PIECE_BYTES` at most; none for an empty file.
 

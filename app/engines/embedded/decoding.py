@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
 
 from app.domain.errors import FileError
-from app.domain.types import Struct
+from app.domain.types import EMPTY, Struct
 
 
 class DriftError(Exception):
@@ -29,6 +29,22 @@ class Decoded:
     rows: tuple[int | FileError | DriftError, ...]
 
 
+@dataclass
+class Excerpt:
+    """A run of a file's lines that is read by itself, the lines before it being whole records.
+
+    `first_bytes` gives the start of the file, where what all of it has in common is told; None: the run begins there.
+    `line` is the number of its first line. Whoever reads the run sets `next_line` once it has come to its end between
+    two records: where it does not go `to_end`, only then what follows can be read by itself too. The bytes of a run
+    from further on are UTF-8.
+    """
+
+    first_bytes: Callable[[], Iterable[bytes]] | None = None
+    line: int = 1
+    to_end: bool = True
+    next_line: int | None = None
+
+
 class TextDecoder(Protocol):
     """Decodes files of one text format under one schema. Made once for an order, used for all its files.
 
@@ -44,8 +60,8 @@ class TextDecoder(Protocol):
         """Decode whole small files together; one that cannot be decoded does not hurt the others."""
         ...
 
-    def decode_stream(self, chunks: Iterable[bytes]) -> Iterator[pa.Table]:
-        """Decode one large file piece by piece, holding a few pieces at most.
+    def decode_stream(self, chunks: Iterable[bytes], excerpt: Excerpt | None = None) -> Iterator[pa.Table]:
+        """Decode one large file, or an excerpt of one, piece by piece, holding a few pieces at most.
 
         Raises:
             FileError: At the first record that cannot be read or does not fit, with its line (or offset).
@@ -53,11 +69,17 @@ class TextDecoder(Protocol):
         """
         ...
 
-    def observe(self, chunks: Iterable[bytes]) -> Struct:
+    def observe(self, chunks: Iterable[bytes], seen: Struct = EMPTY, excerpt: Excerpt | None = None) -> Struct:
         """The joined type of every value in one file (or a part of one) that the schema cannot hold as it is.
 
         A column that is new is reported with the type of all its values; a column that is known only with the types
         of values that do not fit it; an integer beyond 32 bits in an `int` column as `long`.
+
+        Args:
+            chunks: Its bytes.
+            seen: What other files showed. Of what is no more than that, any part may be missing in the answer: joined
+                with `seen` it is the same.
+            excerpt: Which part of the file the chunks are; the whole of it by default.
 
         Raises:
             FileError: The file cannot be read at all.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import accumulate
 from typing import BinaryIO, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from app.domain import system_columns
@@ -16,11 +18,14 @@ from app.domain.files import SourceFile
 from app.domain.ports import DataFile, DataSink
 from app.domain.types import Struct
 from app.engines.embedded.arrow_types import arrow_schema
+from app.engines.embedded.dictionaries import dictionary_columns
 
 TARGET_FILE_BYTES = 256 * 1024 * 1024
 ROW_GROUP_BYTES = 64 * 1024 * 1024
 MAX_ROW_GROUP_BYTES = 2 * ROW_GROUP_BYTES
 MAX_ROW_GROUP_ROWS = 1024 * 1024
+GOOD_CHUNK_ROWS = 16 * 1024
+CHUNK_BYTES = 1024 * 1024
 
 Opened = Callable[[str], None]
 
@@ -28,15 +33,16 @@ Opened = Callable[[str], None]
 class TableShape:
     """The Arrow form of a table's rows: the files' own columns as decoded, and ours beside them."""
 
-    def __init__(self, schema: Struct, batch_id: str) -> None:
+    def __init__(self, schema: Struct, batch_id: str, repeating: frozenset[str] = frozenset()) -> None:
         """Keep what is the same for every row.
 
         Args:
             schema: The whole table's schema, with field ids, system columns among the others.
             batch_id: The value of `_batch_id`.
+            repeating: Columns of text that come as dictionaries.
         """
         self._batch_id = batch_id
-        self._fields = [_encoded(field) for field in arrow_schema(schema)]
+        self._fields = [_encoded(field, repeating) for field in arrow_schema(schema)]
         self.schema = pa.schema(self._fields)
 
     def complete(self, rows: pa.Table, files: Sequence[tuple[SourceFile, int]]) -> pa.Table:
@@ -59,25 +65,31 @@ class TableShape:
         return pa.Table.from_arrays(columns, schema=self.schema)
 
 
-def _encoded(field: pa.Field) -> pa.Field:
+def _encoded(field: pa.Field, repeating: frozenset[str]) -> pa.Field:
     # A dictionary, because the same text stands in thousands of rows; in the file it is a plain string column.
-    if field.name.lower() in {system_columns.FILE_PATH, system_columns.BATCH_ID}:
+    if field.name in repeating or field.name.lower() in {system_columns.FILE_PATH, system_columns.BATCH_ID}:
         return field.with_type(pa.dictionary(pa.int32(), pa.string()))
     return field
 
 
 def _paths(files: Sequence[tuple[SourceFile, int]]) -> pa.Array:
-    indices = [pa.repeat(pa.scalar(i, pa.int32()), rows) for i, (_, rows) in enumerate(files)]
-    return pa.DictionaryArray.from_arrays(
-        pa.concat_arrays(indices) if indices else pa.array([], pa.int32()),
-        pa.array([file.key for file, _ in files], pa.string()),
-    )
+    numbers = _each(pa.array(range(len(files)), pa.int32()), files)
+    return pa.DictionaryArray.from_arrays(numbers, pa.array([file.key for file, _ in files], pa.string()))
 
 
 def _times(files: Sequence[tuple[SourceFile, int]]) -> pa.Array:
-    kind = pa.timestamp("us", tz="UTC")
-    arrays = [pa.repeat(pa.scalar(file.modified_at, kind), rows) for file, rows in files]
-    return pa.concat_arrays(arrays) if arrays else pa.array([], kind)
+    return _each(pa.array([file.modified_at for file, _ in files], pa.timestamp("us", tz="UTC")), files)
+
+
+def _each(values: pa.Array, files: Sequence[tuple[SourceFile, int]]) -> pa.Array:
+    """A file's value for each of its rows."""
+    # Runs may not be empty, and where there is none there is nothing to decode.
+    some = [at for at, (_, rows) in enumerate(files) if rows]
+    if not some:
+        return values.slice(0, 0)
+    ends = pa.array(accumulate(files[at][1] for at in some), pa.int32())
+    values = values if len(some) == len(values) else values.take(pa.array(some))
+    return pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(ends, values))
 
 
 def _constant(text: str, rows: int) -> pa.Array:
@@ -149,7 +161,7 @@ class DataFileWriter:
             WriteFailureError: A file cannot be removed.
         """
         self._waiting = []
-        with _sink_errors():
+        with _sink_errors("unfinished data files"):
             if self._file is not None:
                 self._file.abandon()
                 self._sink.delete(self._file.path)
@@ -161,34 +173,45 @@ class DataFileWriter:
     def _encode(self) -> None:
         if not self._waiting:
             return
-        # Thousands of little chunks cost more to encode than to copy together first.
-        table = pa.concat_tables(self._waiting).unify_dictionaries().combine_chunks()
+        table = pa.concat_tables(self._waiting).unify_dictionaries()
+        small = self._waiting_bytes < CHUNK_BYTES * len(self._waiting)
+        if small and table.num_rows < GOOD_CHUNK_ROWS * table.column(0).num_chunks:
+            # Thousands of little chunks cost more to encode than to copy together first; of large ones the copy would
+            # only be memory.
+            table = table.combine_chunks()
         group_rows = max(1, min(MAX_ROW_GROUP_ROWS, table.num_rows * MAX_ROW_GROUP_BYTES // max(1, table.nbytes)))
         self._waiting, self._waiting_bytes, self._waiting_rows = [], 0, 0
-        with _sink_errors():
-            if self._file is None:
-                path, context = self._sink.create(next(self._names))
-                self._opened(path)
-                self._file = _OpenFile(path, context, self._schema)
+        if self._file is None:
+            self._file = self._open_next(dictionary_columns(table, group_rows))
+        with _sink_errors(self._file.path):
             self._file.write(table, group_rows)
         if self._file.size_bytes >= TARGET_FILE_BYTES:
             self._roll()
 
+    def _open_next(self, dictionaries: list[str]) -> _OpenFile:
+        name = next(self._names)
+        with _sink_errors(name):
+            path, context = self._sink.create(name)
+            self._opened(path)
+        with _sink_errors(path):
+            return _OpenFile(path, context, self._schema, dictionaries)
+
     def _roll(self) -> None:
         if self._file is not None:
-            with _sink_errors():
+            with _sink_errors(self._file.path):
                 self._done.append(self._file.close())
             self._file = None
 
 
 @contextlib.contextmanager
-def _sink_errors() -> Iterator[None]:
+def _sink_errors(what: str) -> Iterator[None]:
     try:
         yield
     except WriteFailureError:
         raise
     except (OSError, AutoloaderError) as error:
-        raise WriteFailureError(f"Data could not be written: {error}.") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise WriteFailureError(f"{what} could not be written: {reason}.") from error
 
 
 class _AbandonedError(Exception):
@@ -198,7 +221,9 @@ class _AbandonedError(Exception):
 class _OpenFile:
     """A data file that is being written."""
 
-    def __init__(self, path: str, context: AbstractContextManager[BinaryIO], schema: pa.Schema) -> None:
+    def __init__(
+        self, path: str, context: AbstractContextManager[BinaryIO], schema: pa.Schema, dictionaries: list[str]
+    ) -> None:
         self.path = path
         self._rows = 0
         self._context = context
@@ -207,6 +232,7 @@ class _OpenFile:
             pa.PythonFile(self._stream, mode="w"),
             schema,
             compression="zstd",
+            use_dictionary=dictionaries,
             # The Arrow schema would tell readers of our dictionaries; the Parquet schema with its ids is the truth.
             store_schema=False,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from app.domain.errors import FileError, FileFailure
@@ -74,6 +74,10 @@ class _Looking:
         self._tell = tell
         self.seen: dict[int, Seen] = {}
         self.sampled_bytes = 0
+        # What is no more than files before show, or this one so far, need not be looked at value by value. Of a file
+        # that turns out not to be readable nothing counts.
+        self._before = EMPTY
+        self._of_this = EMPTY
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -108,21 +112,32 @@ class _Looking:
         if not group:
             return
         self._tell(Reads(group[0][0], group[-1][0] + 1))
+        self._of_this = EMPTY
         try:
-            joined = self._decoder.observe(part for _, content in group for part in (content, b"\n"))
+            joined = self._observe(part for _, content in group for part in (content, b"\n"))
         except FileError:
             for i, content in group:
                 self._alone(i, content)
         else:
             self.seen.update((i, EMPTY) for i, _ in group)
-            self.seen[group[0][0]] = joined
+            self._is_done(group[0][0], joined)
             self.sampled_bytes += sum(len(content) for _, content in group)
+
+    def _observe(self, chunks: Iterable[bytes]) -> Struct:
+        observed = self._decoder.observe(chunks, join_structs(self._before, self._of_this))
+        self._of_this = join_structs(self._of_this, observed)
+        return observed
+
+    def _is_done(self, index: int, observed: Struct) -> None:
+        self.seen[index] = observed
+        self._before = join_structs(self._before, observed)
 
     def _alone(self, index: int, stored: bytes | None = None) -> None:
         sample = self._samples[index]
         self._tell(Reads(index, index + 1))
+        self._of_this = EMPTY
         try:
-            self.seen[index] = self._look(sample, stored)
+            self._is_done(index, self._look(sample, stored))
         except FileError as error:
             self.seen[index] = _failure(sample, error)
 
@@ -137,7 +152,7 @@ class _Looking:
         codec = detect(head[:HEAD_BYTES]) if self._options.compression == "auto" else self._options.compression
         if codec == "none" and sample.whole:
             self.sampled_bytes += len(head)
-            return self._decoder.observe((head,))
+            return self._observe((head,))
         if codec == "none":
             later = (read_stored(self._reader, sample.file, *part) for part in slices(size, sample.share_bytes)[1:])
             return self._parts(sample.file, head, later, to_end=True)
@@ -149,7 +164,7 @@ class _Looking:
         head, ended = _take(pieces, sample.share_bytes)
         if ended:
             self.sampled_bytes += len(head)
-            return self._decoder.observe((head,))
+            return self._observe((head,))
         return self._parts(sample.file, head[: sample.share_bytes // 3], windows.later(pieces), to_end=False)
 
     def _stored(self, file: SourceFile) -> Iterator[bytes]:
@@ -167,9 +182,9 @@ class _Looking:
         document = cut_head(head, self._options)
         if not document:
             # One record is longer than all that was to be looked at.
-            return self._decoder.observe(decompress(self._stored(file), self._options.compression))
+            return self._observe(decompress(self._stored(file), self._options.compression))
         self.sampled_bytes += len(document)
-        seen = self._decoder.observe((document,))
+        seen = self._observe((document,))
         if head_only(head, self._options):
             return seen
         header = header_lines(head, self._options)
@@ -182,7 +197,7 @@ class _Looking:
 
     def _slice(self, document: bytes) -> Struct:
         try:
-            return self._decoder.observe((document,))
+            return self._observe((document,))
         except FileError:
             # It may begin inside a quoted value, where a line is no record; loading the file will tell the truth.
             return EMPTY
@@ -207,7 +222,7 @@ class _Windows:
         for start in (self._bound // 2, self._bound * 9 // 10):
             while self._read_bytes < start and next(pieces, None) is not None:
                 pass
-            yield _take(pieces, self._size)[0]
+            yield _take(pieces, self._size)[0][: self._size]
 
 
 def _take(pieces: Iterator[bytes], size: int) -> tuple[bytes, bool]:

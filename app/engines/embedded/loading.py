@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from app.domain import system_columns
-from app.domain.errors import Category, FileError, FileFailure
-from app.domain.evolution import plan_changes
+from app.domain.errors import FileError, FileFailure
 from app.domain.files import LoadedFile, SourceFile
 from app.domain.formats import FileFormat
 from app.domain.ports import DataFile, WriteResult
 from app.domain.types import EMPTY, Struct, join_structs
-from app.engines.embedded.codecs import decompress
+from app.engines.embedded.codecs import decompress, is_plain
 from app.engines.embedded.decoding import Decoded, DriftError, TextDecoder
+from app.engines.embedded.drifting import drift_failure
 from app.engines.embedded.encode import DataFileNames, DataFileWriter, TableShape
 from app.engines.embedded.messages import Beat, Opened, Reads, Tell, WriteJob
 from app.engines.embedded.parquet import ParquetSource, StoredFile
@@ -36,6 +36,37 @@ def write(job: WriteJob, tell: Tell) -> WriteResult:
         MemoryError: The process may not have so much.
     """
     return _Loading(job, tell).run()
+
+
+def write_alone(
+    writer: DataFileWriter, shape: TableShape, file: SourceFile, tables: Iterator[pa.Table], beat: Callable[[int], None]
+) -> tuple[tuple[DataFile, ...], int]:
+    """Write rows of one file into data files of their own: all of them or nothing.
+
+    Args:
+        writer: A new one.
+        shape: The table's.
+        file: Which file they are of.
+        tables: The rows.
+        beat: Called after each table.
+
+    Returns:
+        The data files, and how many rows are in them.
+
+    Raises:
+        FileError, DriftError: What `tables` raised; nothing is left that was written.
+        WriteFailureError: The sink takes no files.
+    """
+    rows = 0
+    try:
+        for table in tables:
+            writer.write(shape.complete(table, ((file, table.num_rows),)))
+            rows += table.num_rows
+            beat(0)
+    except (FileError, DriftError):
+        writer.abandon()
+        raise
+    return writer.finish(), rows
 
 
 @dataclass
@@ -59,7 +90,7 @@ class _Loading:
         self._columns = system_columns.data_columns(job.order.schema)
         self._shape = TableShape(job.order.schema, job.order.batch_id)
         self._names = DataFileNames(job.order.name_prefix, job.number)
-        self._shared = self._writer()
+        self._shared = self._writer(self._shape)
         self._account = _Account()
         self._index = {file.key: i for i, file in enumerate(job.order.files)}
 
@@ -78,8 +109,8 @@ class _Loading:
             account.drift,
         )
 
-    def _writer(self) -> DataFileWriter:
-        return DataFileWriter(self._order.sink, self._shape.schema, self._names, lambda path: self._tell(Opened(path)))
+    def _writer(self, shape: TableShape) -> DataFileWriter:
+        return DataFileWriter(self._order.sink, shape.schema, self._names, lambda path: self._tell(Opened(path)))
 
     def _small_and_large(self) -> tuple[list[SourceFile], list[SourceFile]]:
         # What killed a child before is read piece by piece, whatever its size.
@@ -105,20 +136,9 @@ class _Loading:
         self._tell(Beat(files=1))
 
     def _drifted(self, file: SourceFile, observed: Struct) -> None:
-        changes = plan_changes(self._columns, observed)
-        if not changes:
-            # The same schema would come back for ever.
-            names = ", ".join(f'"{f.name}"' for f in observed.fields[:5])
-            message = (
-                f"The table cannot take a column of this file ({names}): its name is taken, "
-                "perhaps by a field inside a struct, such as a.b beside the field b of a."
-            )
-            self._failed(file, FileError(Category.SCHEMA_MISMATCH, message))
-        elif not self._order.report_drift:
-            wanted = "; ".join(map(str, changes[:5])) + ("; …" if len(changes) > 5 else "")  # noqa: PLR2004
-            self._failed(
-                file, FileError(Category.SCHEMA_MISMATCH, f"The file needs what the table does not have: {wanted}.")
-            )
+        failure = drift_failure(self._columns, observed, report_drift=self._order.report_drift)
+        if failure is not None:
+            self._failed(file, failure)
         else:
             self._account.drifted.append(file)
             self._account.drift = join_structs(self._account.drift, observed)
@@ -155,6 +175,8 @@ class _Loading:
         pieces: list[bytes] = []
         size = 0
         try:
+            if is_plain(stored, self._options.compression):
+                return stored
             for piece in decompress((stored,), self._options.compression):
                 pieces.append(piece)
                 size += len(piece)
@@ -177,8 +199,8 @@ class _Loading:
     def _keep_group(self, decoded: Decoded, files: list[SourceFile]) -> None:
         kept = [(f, rows) for f, rows in zip(files, decoded.rows, strict=True) if isinstance(rows, int)]
         self._shared.write(self._shape.complete(decoded.table, kept))
-        for file, rows in kept:
-            self._loaded(file, rows)
+        self._account.loaded.extend(LoadedFile(file.key, file.version, rows, file.size_bytes) for file, rows in kept)
+        self._tell(Beat(files=len(kept), rows=sum(rows for _, rows in kept)))
 
     def _observe_text(self, decoder: TextDecoder, file: SourceFile, content: Iterable[bytes]) -> None:
         try:
@@ -193,30 +215,23 @@ class _Loading:
 
     def _stream_text(self, decoder: TextDecoder, file: SourceFile) -> None:
         content = self._decompressed(file)
-        if self._stream(file, decoder.decode_stream(content)) is not None:
+        if self._stream(file, decoder.decode_stream(content), self._shape) is not None:
             self._observe_text(decoder, file, self._decompressed(file))
 
-    def _stream(self, file: SourceFile, tables: Iterator[pa.Table]) -> DriftError | None:
+    def _stream(self, file: SourceFile, tables: Iterator[pa.Table], shape: TableShape) -> DriftError | None:
         """Write one file into data files of its own, all of it or nothing.
 
         Returns:
             The drift that kept it out, which is left to the caller to look at.
         """
-        writer = self._writer()
-        rows = 0
         try:
-            for table in tables:
-                writer.write(self._shape.complete(table, ((file, table.num_rows),)))
-                rows += table.num_rows
-                self._beat(0)
+            data_files, rows = write_alone(self._writer(shape), shape, file, tables, self._beat)
         except FileError as error:
-            writer.abandon()
             self._failed(file, error)
         except DriftError as drift:
-            writer.abandon()
             return drift
         else:
-            self._account.data_files.extend(writer.finish())
+            self._account.data_files.extend(data_files)
             self._loaded(file, rows)
         return None
 
@@ -247,11 +262,13 @@ class _Loading:
         except DriftError:
             self._drifted(file, source.schema)
             return
-        tables = source.tables(self._columns)
         if self._job.careful or file.size_bytes > SMALL_FILE_BYTES or source.decoded_bytes > LARGE_BYTES:
-            self._stream(file, tables)
+            # Into data files of its own, which may take its dictionaries over.
+            repeating = source.repeating(self._columns)
+            shape = TableShape(self._order.schema, self._order.batch_id, repeating)
+            self._stream(file, source.tables(self._columns, repeating), shape)
         else:
-            self._keep_whole(file, tables)
+            self._keep_whole(file, source.tables(self._columns))
 
     def _keep_whole(self, file: SourceFile, tables: Iterator[pa.Table]) -> None:
         try:

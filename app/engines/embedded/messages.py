@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from app.domain.errors import FileFailure
-from app.domain.ports import Reading, WriteOrder, WriteResult
+from app.domain.files import SourceFile
+from app.domain.ports import Reading, RewriteOrder, Rewritten, WriteOrder, WriteResult
+from app.domain.sampling import SampledRows
 from app.domain.types import Struct
 from app.engines.embedded.sampling import Sample
+from app.engines.embedded.spans import Span, SpanDone
 
 LENGTH = struct.Struct(">Q")
 
@@ -26,12 +29,73 @@ class WriteJob:
 
 
 @dataclass(frozen=True)
+class CutJob:
+    """Look where a file can be cut into about `count` spans."""
+
+    file: SourceFile
+    reading: Reading
+    count: int
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where the spans of a CutJob's file begin, but for the first one; empty where it is better read in one go.
+
+    `counted` says that no lines have to be counted to tell where an error is.
+    """
+
+    starts: tuple[int, ...] = ()
+    counted: bool = False
+
+
+@dataclass(frozen=True)
+class SpanJob:
+    """Load one span of the one file of an order. Data files are called as those of a WriteJob."""
+
+    order: WriteOrder
+    number: int
+    span: Span
+
+
+@dataclass(frozen=True)
 class InferJob:
     """Look at samples of some files."""
 
     samples: tuple[Sample, ...]
     reading: Reading
     known: Struct
+
+
+@dataclass(frozen=True)
+class ShowJob:
+    """Show the first rows of a file."""
+
+    file: SourceFile
+    reading: Reading
+    schema: Struct
+    limit: int
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a ShowJob saw."""
+
+    sample: SampledRows
+
+
+@dataclass(frozen=True)
+class RewriteJob:
+    """Part of an order to take rows out of data files. New ones are called as those of a WriteJob."""
+
+    order: RewriteOrder
+    number: int
+
+
+@dataclass(frozen=True)
+class RewrittenAll:
+    """What became of the data files of a RewriteJob, in their order."""
+
+    rewritten: tuple[Rewritten, ...]
 
 
 @dataclass(frozen=True)
@@ -55,6 +119,12 @@ class Beat:
     files: int = 0
     rows: int = 0
     stored_bytes: int = 0
+
+    def __add__(self, other: Beat) -> Beat:
+        return Beat(self.files + other.files, self.rows + other.rows, self.stored_bytes + other.stored_bytes)
+
+    def __sub__(self, other: Beat) -> Beat:
+        return Beat(self.files - other.files, self.rows - other.rows, self.stored_bytes - other.stored_bytes)
 
 
 @dataclass(frozen=True)
@@ -94,8 +164,9 @@ class Puzzled:
     message: str
 
 
-Job = WriteJob | InferJob
-Answer = WriteResult | Observed | Refused | Broke | Puzzled
+Job = WriteJob | CutJob | SpanJob | InferJob | RewriteJob | ShowJob
+Done = WriteResult | Cuts | SpanDone | Observed | RewrittenAll | Shown
+Answer = Done | Refused | Broke | Puzzled
 Message = Ready | Beat | Reads | Opened | Answer
 Tell = Callable[[Message], None]
 

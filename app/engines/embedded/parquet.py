@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from app.domain.errors import Category, FileError
 from app.domain.evolution import plan_changes
 from app.domain.files import SourceFile
 from app.domain.ports import SourceReader
-from app.domain.types import DataType, Field, ListOf, MapOf, Struct
+from app.domain.types import STRING, DataType, Field, ListOf, MapOf, Struct
 from app.engines.embedded.arrow_types import arrow_schema, domain_type
 from app.engines.embedded.conversion import MisfitError, fit_struct
 from app.engines.embedded.decoding import DriftError
@@ -31,6 +31,8 @@ BATCH_ROWS = 64 * 1024
 BLOCK_BYTES = 256 * 1024
 # A row group up to this many stored bytes is fetched by one request.
 GROUP_FETCH_BYTES = 128 * 1024 * 1024
+# Text takes four bytes a value and its own length; a place in a dictionary less than these.
+_REPEATING_BYTES = 3
 
 
 class StoredFile(io.RawIOBase):
@@ -104,6 +106,14 @@ class StoredFile(io.RawIOBase):
         return self._size
 
 
+@dataclass(frozen=True)
+class RowGroup:
+    """What the footer says of a row group: its rows, and about how much memory they take."""
+
+    rows: int
+    decoded_bytes: int
+
+
 class ParquetSource:
     """One Parquet file of the source."""
 
@@ -134,8 +144,7 @@ class ParquetSource:
     @property
     def decoded_bytes(self) -> int:
         """About how much memory all its rows take, by the footer."""
-        metadata = self._parquet.metadata
-        return sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+        return sum(group.decoded_bytes for group in self.groups)
 
     def check_drift(self, schema: Struct) -> None:
         """Do nothing when every column fits `schema` by its name and needs no wider type.
@@ -147,37 +156,89 @@ class ParquetSource:
         if changes:
             raise DriftError("; ".join(map(str, changes)))
 
-    def tables(self, schema: Struct) -> Iterator[pa.Table]:
+    def repeating(self, schema: Struct) -> frozenset[str]:
+        """Columns of text in `schema` whose values this file stores once each: they can be taken over like that."""
+        if self._int96:
+            return frozenset()
+        texts = {f.name for f in schema.fields if f.type == STRING and not f.required}
+        return frozenset(
+            field.name
+            for place, field in self._leaves()
+            if field.name in texts and field.type == pa.string() and self._is_repeating(place)
+        )
+
+    def _leaves(self) -> Iterator[tuple[int, pa.Field]]:
+        """The columns at the top that hold no others, with their places among the stored ones."""
+        names = {field.name: field for field in self._parquet.schema_arrow}
+        for place in range(len(self._parquet.schema)):
+            field = names.get(self._parquet.schema.column(place).path)
+            if field is not None:
+                yield place, field
+
+    def _is_repeating(self, place: int) -> bool:
+        metadata = self._parquet.metadata
+        chunks = [metadata.row_group(i).column(place) for i in range(metadata.num_row_groups)]
+        # A chunk can begin with a dictionary and give it up; then its values take at least their lengths.
+        excess = sum(c.total_uncompressed_size - _REPEATING_BYTES * c.num_values for c in chunks)
+        return excess <= 0 and all(c.has_dictionary_page for c in chunks)
+
+    @property
+    def groups(self) -> tuple[RowGroup, ...]:
+        """The row groups, in order."""
+        metadata = self._parquet.metadata
+        found = (metadata.row_group(i) for i in range(metadata.num_row_groups))
+        return tuple(RowGroup(group.num_rows, group.total_byte_size) for group in found)
+
+    def tables(
+        self, schema: Struct, repeating: frozenset[str] = frozenset(), start: int = 0, stop: int | None = None
+    ) -> Iterator[pa.Table]:
         """Yield the rows in pieces, as the columns of `schema`.
 
+        Args:
+            schema: The table's data columns.
+            repeating: Columns to give as dictionaries; of those that `repeating()` tells.
+            start: The row group that the first row is taken from.
+            stop: The first one after it that is left out; None: to the end.
+
         Raises:
-            FileError: A value does not fit (`schema_mismatch`, with its row), or the file is damaged.
+            FileError: A value does not fit (`schema_mismatch`, with its row in the file), or the file is damaged.
         """
+        fitting = Struct(tuple(f for f in schema.fields if f.name not in repeating))
         arrow = arrow_schema(schema)
-        row = 0
-        for batch in self._batches():
+        if repeating:
+            self._parquet = self._open(read_dictionary=sorted(repeating))
+        rows = [group.rows for group in self.groups]
+        chosen = range(len(rows))[start:stop]
+        first = row = sum(rows[:start])
+        for batch in self._batches(chosen):
             try:
-                columns = fit_struct(batch.to_struct_array(), schema)
+                fitted = iter(fit_struct(batch.drop_columns(sorted(repeating)).to_struct_array(), fitting))
             except MisfitError as error:
                 raise _mismatch(error, row) from error
-            table = pa.Table.from_arrays(columns, schema=arrow) if len(arrow) else _no_columns(batch.num_rows)
+            columns = [batch.column(f.name) if f.name in repeating else next(fitted) for f in schema.fields]
+            fields = [f.with_type(c.type) if f.name in repeating else f for f, c in zip(arrow, columns, strict=True)]
+            table = pa.Table.from_arrays(columns, schema=pa.schema(fields)) if columns else _no_columns(batch.num_rows)
             row += batch.num_rows
             yield table
-        if row != self.rows:
-            raise FileError(Category.DATA_MALFORMED, f"The footer promises {self.rows:,} rows, {row:,} were found.")
+        promised = self.rows if len(chosen) == len(rows) else sum(rows[i] for i in chosen)
+        if row - first != promised:
+            raise FileError(
+                Category.DATA_MALFORMED, f"The footer promises {promised:,} rows, {row - first:,} were found."
+            )
 
-    def _open(self, int96_unit: str = "us") -> pq.ParquetFile:
+    def _open(self, int96_unit: str = "us", read_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
         return self._guarded(
             lambda: pq.ParquetFile(
                 pa.PythonFile(self._stored, mode="r"),
                 coerce_int96_timestamp_unit=int96_unit,
+                read_dictionary=list(read_dictionary),
                 page_checksum_verification=True,
                 arrow_extensions_enabled=True,
             )
         )
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
-        for group in range(self._parquet.metadata.num_row_groups):
+    def _batches(self, groups: Sequence[int]) -> Iterator[pa.RecordBatch]:
+        for group in groups:
             self._guarded(partial(self._fetch, group))
             batches = self._iterate(self._parquet, group)
             if self._nanos is None:

@@ -16,13 +16,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, cast
 
+from app.domain.failpoints import NO_FAILPOINTS, Failpoints
 from app.engines.embedded.messages import Answer, Beat, Broke, Frames, Message, Opened, Reads, Ready
 
 _NAMES = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR"})
 # Where a machine at Google says who it is; the library has no other way to be told.
 _MACHINE = frozenset({"GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"})
 _PROXIES = frozenset({"http_proxy", "https_proxy", "no_proxy", "all_proxy"})
-_PREFIXES = ("LC_", "ARROW_", "MALLOC_", "AUTOLOADER_FAILPOINT")
+_PREFIXES = ("LC_", "ARROW_", "MALLOC_", "MIMALLOC_")
+_ALLOCATION = {
+    # Each arena of glibc reserves 64 MiB of address space, and that is what a child's limit counts.
+    "MALLOC_ARENA_MAX": "2",
+    # Piece after piece needs the same memory again. Given back and asked for anew, it is zeroed by the kernel, page by
+    # page, which costs a fifth of all work; so the allocators of Python and of Arrow keep it.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 1024 * 1024),
+    "MIMALLOC_PURGE_DELAY": "10000",
+}
 STDERR_TAIL_BYTES = 4096
 _OUT_OF_MEMORY = (b"bad_alloc", b"out of memory", b"memoryerror", b"cannot allocate memory")
 # How often a thread looks whether its task was called off.
@@ -42,9 +52,7 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
     # The folder above the package, never the package itself, whose modules would hide others of the same name.
     kept["PYTHONPATH"] = str(Path(__file__).resolve().parents[3])
-    # Each arena of glibc reserves 64 MiB of address space, and that is what a child's limit counts.
-    kept.setdefault("MALLOC_ARENA_MAX", "2")
-    return kept
+    return _ALLOCATION | kept
 
 
 @dataclass(frozen=True)
@@ -84,17 +92,27 @@ class Task:
 class ChildPool:
     """Up to `processes` children, started when there is work for them and kept for the next."""
 
-    def __init__(self, *, processes: int, memory_bytes: int, stall_timeout_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        processes: int,
+        memory_bytes: int,
+        stall_timeout_s: float,
+        failpoints: Failpoints = NO_FAILPOINTS,
+    ) -> None:
         """Start nothing yet.
 
         Args:
             processes: How many children there may be.
             memory_bytes: Address space of each.
             stall_timeout_s: A child that says nothing for so long is killed.
+            failpoints: For tests. The first child has them too; those that take the place of one that it ended do not.
         """
         self._processes = processes
         self._memory_bytes = memory_bytes
         self._stall_timeout_s = stall_timeout_s
+        self._failpoints = failpoints
+        self._for_children = iter((failpoints.text,))
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -115,9 +133,18 @@ class ChildPool:
         if closed:
             task.finish(CalledOff())
 
-    def _start_thread(self) -> None:
+    def start(self, count: int) -> None:
+        """Let `count` children come up, or as many as there may be, before there is work for them. Returns at once."""
+        with self._lock:
+            while not self._closed.is_set() and len(self._threads) < min(count, self._processes):
+                self._start_thread(early=True)
+                self._free += 1
+
+    def _start_thread(self, *, early: bool = False) -> None:
         # The thread lives as long as its children: the kernel ends them with the thread that made them.
-        thread = threading.Thread(target=self._serve, name="embedded-engine-child", daemon=True)
+        thread = threading.Thread(
+            target=self._serve, kwargs={"early": early}, name="embedded-engine-child", daemon=True
+        )
         self._threads.append(thread)
         thread.start()
 
@@ -131,12 +158,17 @@ class ChildPool:
         for thread in threads:
             thread.join()
 
-    def _serve(self) -> None:
+    def _serve(self, *, early: bool) -> None:
         child: Child | None = None
+        error: Exception | None = None
         try:
+            if early:
+                child, error = self._start_early()
             while (task := self._tasks.get()) is not None:
                 outcome: Outcome = CalledOff()
                 try:
+                    if error is not None:
+                        raise error
                     outcome, child = self._carry_out(child, task)
                 finally:
                     with self._lock:
@@ -146,6 +178,20 @@ class ChildPool:
             if child is not None:
                 child.kill()
             self._replace(threading.current_thread())
+
+    def _start_early(self) -> tuple[Child | None, Exception | None]:
+        """A child, or what its first task is to be told."""
+        try:
+            return self._start_child(), None
+        except OSError:
+            # It is tried once more for the first task, which may never come.
+            return None, None
+        except Exception as error:  # noqa: BLE001 - nobody hears it here: it is kept for whoever gives the first task
+            return None, error
+
+    def _start_child(self) -> Child:
+        with self._failpoints.step("child_started"):
+            return Child(self._memory_bytes, next(self._for_children, ""))
 
     def _replace(self, thread: threading.Thread) -> None:
         """Let another thread go on for one that an error ended: tasks may be waiting."""
@@ -164,7 +210,7 @@ class ChildPool:
             if child is not None:
                 child.kill()
             try:
-                child = Child(self._memory_bytes)
+                child = self._start_child()
             except OSError as error:
                 return Died(f"it cannot be started: {error.strerror or error}", at_start=True), None
         outcome: Outcome | None = None
@@ -180,9 +226,10 @@ class ChildPool:
 class Child:
     """One process. Its standard output carries messages, what it writes to standard error is kept for a message."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, failpoints: str) -> None:
         """Start it, without waiting until it is up."""
-        command = [sys.executable, "-P", "-m", "app.engines.embedded.child", str(os.getpid()), str(memory_bytes)]
+        numbers = (str(os.getpid()), str(memory_bytes))
+        command = [sys.executable, "-P", "-m", "app.engines.embedded.child", *numbers, failpoints]
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command,
             stdin=subprocess.PIPE,

@@ -74,13 +74,18 @@ def head_only(head: bytes, options: FormatOptions) -> bool:
     """Whether only the start of the file that begins with `head` can be sampled: its lines are not its records."""
     if options.encoding is not None and options.encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32")):
         return True
-    if head.startswith(_WIDE_BOMS) or b"\n" not in head:
+    if not has_lines(head):
         return True
     if options.format is FileFormat.JSON:
         return not _is_line_of_json(head)
     # A quoted line break is near: a line further on may as well be the middle of a value.
     quote = options.quote.encode()
     return bool(quote) and any(line.count(quote) % 2 for line in head[: head.rindex(b"\n")].split(b"\n"))
+
+
+def has_lines(head: bytes) -> bool:
+    """Whether a byte that is a newline is one in the file that begins with `head`, and there is any."""
+    return b"\n" in head and not head.startswith(_WIDE_BOMS)
 
 
 def _is_line_of_json(head: bytes) -> bool:

@@ -10,7 +10,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 # Not pydantic: Typer takes it where it is installed.
-HEAVY = ("alembic", "duckdb", "isal", "obstore", "psutil", "pyarrow", "pyiceberg", "sqlalchemy", "structlog")
+HEAVY = (
+    "alembic",
+    "duckdb",
+    "fastapi",
+    "httpx",
+    "isal",
+    "obstore",
+    "prefect",
+    "psutil",
+    "pyarrow",
+    "pyiceberg",
+    "sqlalchemy",
+    "structlog",
+)
 
 
 def run(*arguments: str, **environ: str) -> str:
@@ -25,7 +38,9 @@ def run(*arguments: str, **environ: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("command", [(), ("load",), ("plan",), ("files",), ("table",), ("ledger", "clear")])
+@pytest.mark.parametrize(
+    "command", [(), ("load",), ("plan",), ("files",), ("table",), ("ledger", "clear"), ("up",), ("ingestions", "run")]
+)
 def test_help_imports_nothing_heavy(command: tuple[str, ...]) -> None:
     code = (
         "import sys, app.cli as cli\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sqlite3
 from pathlib import Path
 
@@ -10,7 +11,13 @@ import pytest
 
 from app.destinations.configured import configured_catalog, configured_catalogs, local_catalog
 from app.domain.batch import BatchManifest, BatchRef
-from app.domain.errors import CatalogNotConfiguredError, CatalogUnreachableError, TableNotFoundError
+from app.domain.errors import (
+    CatalogNotConfiguredError,
+    CatalogUnreachableError,
+    LeaseLostError,
+    TableNotFoundError,
+    WriteFailureError,
+)
 from app.domain.ports import CommitOrder
 from app.domain.table import TableName
 from app.domain.types import LONG, Field, Struct
@@ -45,6 +52,54 @@ def test_looking_at_a_warehouse_that_is_not_there_makes_nothing(tmp_path: Path) 
     with pytest.raises(TableNotFoundError):
         catalog.draft(TABLE, ())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whatever_a_commit_names_is_on_the_disk_before_the_catalog_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a machine that loses its power would have a table that cannot be read."""
+    synced: list[Path] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    warehouse = tmp_path / "warehouse"
+    named: set[Path] = set()
+    for number in (1, 2):
+        load(warehouse, TABLE, number)
+        catalog = local_catalog(warehouse)
+        table = catalog.load(TABLE)
+        named.add(Path(table.metadata_location))
+        for snapshot in table.metadata.snapshots:
+            named.add(Path(snapshot.manifest_list))
+            named.update(Path(m.manifest_path) for m in snapshot.manifests(table.io))
+        assert table.scan().to_arrow().num_rows == number
+        catalog.close()
+    assert len(named) >= 6
+    assert named <= set(synced)
+    assert {path.parent for path in named} <= set(synced)
+
+
+def test_a_run_that_slept_until_its_files_were_swept_hears_of_its_lease(tmp_path: Path) -> None:
+    catalog = local_catalog(tmp_path / "warehouse")
+    draft = catalog.draft_new(TABLE, SCHEMA, {})
+    batch = BatchRef("nightly", 1, 1)
+    data_file = write_data_file(draft.sink(), "1.parquet", draft.schema, [{"id": 1}])
+    path = draft.write_manifest(BatchManifest(batch, 1))
+    draft.sink().delete(data_file.path)
+
+    def lost() -> None:
+        raise LeaseLostError
+
+    with pytest.raises(WriteFailureError, match="cannot be read back"):
+        draft.commit(CommitOrder(batch, (data_file,), path, {}, lambda: None))
+    with pytest.raises(LeaseLostError):
+        draft.commit(CommitOrder(batch, (data_file,), path, {}, lost))
+    assert catalog.head(TABLE) is None
+    catalog.close()
 
 
 def test_the_local_catalog_lives_in_any_folder(tmp_path: Path) -> None:

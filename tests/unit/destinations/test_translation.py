@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from pyiceberg import exceptions as theirs
+from pyiceberg.catalog.rest import TableResponse
+from pyiceberg.table.metadata import TableMetadataV2
 from requests import ConnectionError as RequestsConnectionError
 from requests.exceptions import ChunkedEncodingError
 
@@ -73,6 +75,32 @@ def said(translation: Translation, error: Exception) -> Exception:
 )
 def test_what_an_error_becomes(translation: Translation, error: Exception, expected: type[Exception]) -> None:
     assert type(said(translation, error)) is expected
+
+
+def test_an_answer_that_is_none_says_nothing_about_the_table() -> None:
+    """A cut answer of a REST catalog is the catalog's; metadata that cannot be read is the table's."""
+    for document, expected in (
+        (TableResponse, ours.CatalogUnreachableError),
+        (TableMetadataV2, ours.TableUnreadableError),
+    ):
+        with pytest.raises(expected), translated(reading, "sales.orders"):
+            document.model_validate_json('{"metadata": {')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET /k?X-Amz-Credential=leak%2F1&X-Amz-Signature=leak&x=1",
+        "SharedAccess sv=1&sig=leak%3D",
+        "Authorization: Bearer leak.leak refused",
+        "AWS4-HMAC-SHA256 Credential=leak/x/y, SignedHeaders=host, Signature=leak",
+        '{"access_token": "leak", "type": "t"}',
+        "grant_type=c&client_secret=some\"%'leak&scope=catalog",
+    ],
+)
+def test_what_signs_is_not_shown(text: str) -> None:
+    assert "leak" not in short(ValueError(text))
+    assert "***" in short(ValueError(text))
 
 
 def test_our_own_errors_and_interrupts_pass() -> None:

@@ -5,15 +5,23 @@ from dataclasses import fields, replace
 
 import pytest
 
-from app.domain.definition import BY_NAME, FIELDS, Definition, DefinitionField, check_value, format_options
+from app.domain.definition import (
+    BY_NAME,
+    FIELDS,
+    Definition,
+    DefinitionField,
+    OnFileChange,
+    check_value,
+    format_options,
+)
 from app.domain.errors import InvalidFieldError, NotSupportedError
 from app.domain.formats import FileFormat, FormatOptions
 
 # Where each field that can be chosen ends up; the others can only have their default.
 OPTIONS = {f.name for f in fields(FormatOptions)} - {"format"}
-DEFINITION = {"file_pattern", "provenance"}
+DEFINITION = {"file_pattern", "provenance", "on_file_change"}
 # `format` names the options' format; `source_type` is held against the path; `on_schema_change` has one built meaning.
-ELSEWHERE = {"format", "source_type", "on_schema_change", "compression"}
+ELSEWHERE = {"complete_when", "format", "source_type", "on_schema_change", "compression"}
 
 BEYOND = {
     "name": "orders",
@@ -150,13 +158,21 @@ def test_a_definition_comes_back_from_json_as_it_was() -> None:
     for definition in (
         Definition("s3://b/é/\udcff", "*.csv", options, provenance=False),
         Definition("/data", None, FormatOptions(FileFormat.PARQUET)),
+        Definition("/data", None, FormatOptions(FileFormat.PARQUET), on_file_change=OnFileChange.REPLACE),
     ):
         again = Definition.from_json(definition.to_json())
         assert again == definition
         assert isinstance(again.options.format, FileFormat)
+        assert isinstance(again.on_file_change, OnFileChange)
         assert hash(again) == hash(definition)
+
+
+def test_a_definition_of_before_new_versions_could_be_loaded_ignores_them() -> None:
+    document = json.loads(Definition("/data", None, FormatOptions(FileFormat.JSON)).to_json())
+    del document["on_file_change"]
+    assert Definition.from_json(json.dumps(document)).on_file_change is OnFileChange.IGNORE
 
 
 def test_a_definition_holds_no_secret() -> None:
     document = json.loads(Definition("s3://b/", None, FormatOptions(FileFormat.JSON)).to_json())
-    assert set(document) == {"path", "file_pattern", "options", "provenance"}
+    assert set(document) == {"path", "file_pattern", "options", "provenance", "on_file_change"}

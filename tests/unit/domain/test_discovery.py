@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.discovery import Sighting, in_key_order, just_before, merge_join
+from app.domain.discovery import LedgerPage, Sighting, check_rising, in_key_order, just_before, merge_join, news
 from app.domain.errors import LedgerUnreadableError
-from app.domain.files import FileState, LedgerFile, SourceFile
+from app.domain.files import FileState, KnownVersion, SourceFile
 
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -25,8 +25,8 @@ class MemorySorter:
         self.passed: set[str] = set()
         self.closed = 0
 
-    def remember(self, file: SourceFile) -> None:
-        self.passed.add(file.key)
+    def remember(self, key: str) -> None:
+        self.passed.add(key)
 
     def sort(self, rest: Iterator[SourceFile]) -> Iterator[SourceFile]:
         unique = {file.key: file for file in reversed(list(rest)) if file.key not in self.passed}
@@ -40,23 +40,23 @@ def _file(key: str, version: str = "1") -> SourceFile:
     return SourceFile(key, version, 1, MOMENT)
 
 
-def _row(key: str, version: str = "1") -> LedgerFile:
-    return LedgerFile(key, version, FileState.SUCCESS)
+def _row(key: str, version: str = "1") -> KnownVersion:
+    return KnownVersion(key, version, FileState.SUCCESS)
 
 
-def _ledger(*keys: str) -> list[LedgerFile]:
+def _ledger(*keys: str) -> list[KnownVersion]:
     return sorted((_row(key) for key in keys), key=lambda row: row.key.encode())
 
 
 class Ledger:
     """Rows in key order, which notes how it is read."""
 
-    def __init__(self, rows: list[LedgerFile]) -> None:
+    def __init__(self, rows: list[KnownVersion]) -> None:
         self.rows = rows
         self.reads: list[str] = []
         self.pulled = 0
 
-    def __call__(self, after_key: str) -> Iterator[LedgerFile]:
+    def __call__(self, after_key: str) -> Iterator[KnownVersion]:
         self.reads.append(after_key)
         for row in self.rows:
             if row.key.encode() > after_key.encode():
@@ -188,7 +188,7 @@ def test_neither_side_is_read_ahead() -> None:
             yield _file(f"s3://b/{number:07}")
 
     class Rows(Ledger):
-        def __call__(self, after_key: str) -> Iterator[LedgerFile]:
+        def __call__(self, after_key: str) -> Iterator[KnownVersion]:
             self.reads.append(after_key)
             for number in range(0, total, 2):
                 self.pulled += 1
@@ -204,7 +204,7 @@ def test_neither_side_is_read_ahead() -> None:
 
 
 class _Forgetful(MemorySorter):
-    def remember(self, file: SourceFile) -> None:
+    def remember(self, key: str) -> None:
         """Keep nothing, so that what the join itself holds shows."""
 
 
@@ -216,3 +216,134 @@ def test_a_shuffled_listing_is_joined_whole() -> None:
     sightings = list(merge_join(files, Ledger(_ledger(*keys[::3]))))
     assert {sighting.file.key for sighting in sightings if sighting.known} == set(keys[::3])
     assert len(sightings) == 500
+
+
+def test_a_listing_that_leaps_over_many_rows_does_not_read_them() -> None:
+    ledger = Ledger(_ledger(*(f"{n:06d}" for n in range(100_000))))
+    wanted = [f"{n:06d}" for n in (5, 6, 50_000, 50_001, 99_999)]
+    found = list(merge_join(iter([_file(key) for key in wanted]), ledger))
+    assert [(s.file.key, [row.key for row in s.known]) for s in found] == [(key, [key]) for key in wanted]
+    assert ledger.pulled < 5_000
+    assert len(ledger.reads) == 3
+
+
+def test_a_leap_to_a_file_that_is_not_known() -> None:
+    ledger = Ledger(_ledger(*(f"{n:06d}" for n in range(0, 20_000, 2))))
+    keys = ["000001", "010001", "019998", "019999", "9"]
+    found = [(s.file.key, len(s.known)) for s in merge_join(iter([_file(key) for key in keys]), ledger)]
+    assert found == [("000001", 0), ("010001", 0), ("019998", 1), ("019999", 0), ("9", 0)]
+
+
+# --- what is new ----------------------------------------------------------------------------------------------------
+
+
+class Pages:
+    """The same rows in pages of about so many, which notes where they are read from and how many are given."""
+
+    def __init__(self, rows: list[KnownVersion], page_rows: int) -> None:
+        self.rows = sorted(rows, key=lambda row: (row.key.encode(), row.version.encode()))
+        self.page_rows = page_rows
+        self.reads: list[str] = []
+        self.given = 0
+
+    def __call__(self, key: str) -> Iterator[LedgerPage]:
+        self.reads.append(key)
+        rest = [row for row in self.rows if row.key >= key]
+        while rest:
+            last = rest[: self.page_rows][-1].key
+            page = [row for row in rest if row.key <= last]
+            rest = rest[len(page) :]
+            self.given += 1
+            yield _page(page)
+
+
+def _page(rows: list[KnownVersion]) -> LedgerPage:
+    by_key = {row.key: tuple(r for r in rows if r.key == row.key) for row in rows}
+    loaded = {row.key: row.version for row in rows if row.state is FileState.SUCCESS}
+    sole = {key for key, known in by_key.items() if len(known) == 1 and key in loaded}
+    return LedgerPage(rows[-1].key, loaded, {key: known for key, known in by_key.items() if key not in sole})
+
+
+KEYS = st.text("abc\uffee\U0001f600", min_size=1, max_size=3)
+VERSIONS = st.sampled_from(["1", "2", "3"])
+ROWS = st.lists(
+    st.builds(
+        KnownVersion,
+        KEYS,
+        VERSIONS,
+        st.sampled_from([FileState.SUCCESS, FileState.FAILED]),
+        st.just(False),  # noqa: FBT003 - whether it may be tried again
+        st.just(0),
+        st.none(),
+    ),
+    unique_by=lambda row: (row.key, row.version),
+)
+
+
+@given(st.lists(st.builds(_file, KEYS, VERSIONS)), ROWS, st.integers(1, 5))
+def test_news_are_what_the_join_finds_without_what_is_loaded(
+    listed: list[SourceFile], rows: list[KnownVersion], page_rows: int
+) -> None:
+    def is_loaded(sighting: Sighting) -> bool:
+        return any(k.version == sighting.file.version and k.state is FileState.SUCCESS for k in sighting.known)
+
+    pages = Pages(rows, page_rows)
+    joined = list(merge_join(iter(listed), lambda key: iter([row for row in pages.rows if row.key >= key])))
+    left_out: list[SourceFile] = []
+    found = list(news(iter(listed), pages, left_out.append))
+    # Of a key with several loaded versions the page names one: the others come with what decides about them.
+    assert [s for s in found if not is_loaded(s)] == [s for s in joined if not is_loaded(s)]
+    assert sorted([*left_out, *(s.file for s in found)]) == sorted(s.file for s in joined)
+    assert set(left_out) <= {s.file for s in joined if is_loaded(s)}
+
+
+def test_what_is_loaded_is_told_and_not_given() -> None:
+    pages = Pages(_ledger(*(f"{n:04}" for n in range(1_000))), 100)
+    left_out: list[SourceFile] = []
+    listed = [_file(f"{n:04}", "2" if n == 500 else "1") for n in range(1_001)]
+    found = list(news(iter(listed), pages, left_out.append))
+    assert found == [Sighting(listed[500], (_row("0500"),)), Sighting(listed[1_000], ())]
+    assert len(left_out) == 999
+    assert (len(pages.reads), pages.given) == (1, 10)
+
+
+def test_a_leap_over_pages_reads_the_ledger_anew() -> None:
+    pages = Pages(_ledger(*(f"{n:04}" for n in range(1_000))), 10)
+    listed = [_file("0000"), _file("0900"), _file("0905"), _file("0010")]
+    left_out: list[SourceFile] = []
+    assert list(news(iter(listed), pages, left_out.append)) == []
+    assert left_out == listed
+    assert pages.given <= 6
+
+
+def test_behind_the_ledger_s_end_it_is_not_asked_any_more() -> None:
+    pages = Pages(_ledger("a"), 10)
+    found = list(news(iter([_file("a"), *(_file(f"b{n}") for n in range(9))]), pages, lambda _: None))
+    assert [(s.file.key, s.known) for s in found] == [(f"b{n}", ()) for n in range(9)]
+    assert len(pages.reads) == 1
+    # A key that falls is looked for all the same.
+    left_out: list[SourceFile] = []
+    assert [s.file.key for s in news(iter([_file("b"), _file("a")]), pages, left_out.append)] == ["b"]
+    assert left_out == [_file("a")]
+
+
+def test_news_do_not_read_the_listing_ahead() -> None:
+    listed = 0
+
+    def listing() -> Iterator[SourceFile]:
+        nonlocal listed
+        for number in range(1_000):
+            listed += 1
+            yield _file(f"{number:04}")
+
+    pages = Pages(_ledger(*(f"{n:04}" for n in range(0, 1_000, 2))), 50)
+    for sighting in news(in_key_order(listing(), _Forgetful(), pytest.fail), pages, lambda _: None):
+        assert listed == int(sighting.file.key) + 1
+        assert pages.given <= listed // 100 + 2
+
+
+def test_keys_of_a_ledger_must_rise() -> None:
+    check_rising(())
+    check_rising(("a", "a", "b", "\uffee", "\U0001f600"))
+    with pytest.raises(LedgerUnreadableError, match="sort"):
+        check_rising(("a", "\U0001f600", "\uffee"))

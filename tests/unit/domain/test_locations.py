@@ -225,3 +225,10 @@ def test_contains(root: str, other: str, *, inside: bool) -> None:
 )
 def test_whether_a_source_finds_files_of_a_folder(root: str, pattern: str | None, folder: str, *, could: bool) -> None:
     assert can_find_below(root, Pattern(pattern) if pattern else None, folder) is could
+
+
+@pytest.mark.parametrize("bucket", ["localhost#", "localhost\\", "a b", "a%2f", "é", "a\n"])
+def test_a_bucket_that_would_end_the_hosts_name_is_refused(bucket: str) -> None:
+    for scheme in ("s3", "az", "gs"):
+        with pytest.raises(InvalidFieldError):
+            parse_location(f"{scheme}://{bucket}/key", cwd="/")

@@ -108,6 +108,11 @@ def test_what_is_no_pattern_is_refused(text: str) -> None:
         file_pattern(text)
 
 
+def test_a_pattern_that_steps_out_is_told_so() -> None:
+    with pytest.raises(InvalidFieldError, match=r"steps out of its folder\. Write it without"):
+        file_pattern("{a,../b}/*.json")
+
+
 def test_too_many_alternatives_are_refused() -> None:
     with pytest.raises(InvalidFieldError, match="alternatives"):
         Pattern("{a,b}" * 11)

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.files import FileState, LedgerFile, SourceFile
-from app.domain.selection import Decision, decide, plan_batches
+from app.domain.definition import OnFileChange
+from app.domain.errors import RunTooLarge
+from app.domain.files import FileState, KnownVersion, SourceFile
+from app.domain.selection import Decision, decide, fitting, plan_batches
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 FILE = SourceFile("s3://b/a", "v2", 10, NOW)
@@ -16,12 +18,17 @@ S = FileState
 D = Decision
 
 
-def row(version: str, state: FileState, **more: object) -> LedgerFile:
-    return LedgerFile("s3://b/a", version, state, **more)  # type: ignore[arg-type]
+def row(version: str, state: FileState, **more: object) -> KnownVersion:
+    return KnownVersion("s3://b/a", version, state, **more)  # type: ignore[arg-type]
 
 
-def decided(*known: LedgerFile, file: SourceFile = FILE, retry_failed: bool = False) -> Decision:
-    return decide(file, known, now=NOW, max_tries=3, retry_failed=retry_failed)
+def decided(
+    *known: KnownVersion,
+    file: SourceFile = FILE,
+    retry_failed: bool = False,
+    on_file_change: OnFileChange = OnFileChange.IGNORE,
+) -> Decision:
+    return decide(file, known, now=NOW, max_tries=3, retry_failed=retry_failed, on_file_change=on_file_change)
 
 
 # State of this version (None: not known), then what becomes of it by the state of another one (None: there is none).
@@ -52,6 +59,36 @@ def test_every_state_beside_every_other_version(same: FileState | None, other: F
     known = [row(version, state) for version, state in (("v1", other), ("v2", same)) if state is not None]
     assert decided(*known) is TABLE[same][other]
     assert decided(*reversed(known)) is TABLE[same][other]
+
+
+# The same where new versions are loaded: beside a loaded version only.
+BESIDE_A_LOADED_ONE = {
+    None: D.LOAD_VERSION, S.DISCOVERED: D.LOAD_VERSION, S.PROCESSING: D.TAKEN, S.SUCCESS: D.KNOWN, S.SKIPPED: D.SKIPPED,
+    S.FAILED: D.STILL_FAILED, S.CHANGED: D.LOAD_VERSION, S.SUPERSEDED: D.LOAD_VERSION,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", [OnFileChange.APPEND, OnFileChange.REPLACE])
+@pytest.mark.parametrize("same", [None, *FileState])
+@pytest.mark.parametrize("other", [None, *FileState])
+def test_every_state_where_new_versions_are_loaded(
+    same: FileState | None, other: FileState | None, policy: OnFileChange
+) -> None:
+    known = [row(version, state) for version, state in (("v1", other), ("v2", same)) if state is not None]
+    expected = BESIDE_A_LOADED_ONE[same] if other is S.SUCCESS else TABLE[same][other]
+    assert decided(*known, on_file_change=policy) is expected
+    assert expected.loads == (expected in {D.LOAD, D.LOAD_VERSION})
+
+
+@pytest.mark.parametrize("policy", [OnFileChange.APPEND, OnFileChange.REPLACE])
+def test_beside_a_loaded_version(policy: OnFileChange) -> None:
+    loaded = row("v1", S.SUCCESS)
+    assert decided(loaded, row("v3", S.PROCESSING), on_file_change=policy) is D.TAKEN
+    assert decided(loaded, file=EMPTY_FILE, on_file_change=policy) is D.SKIP_EMPTIED
+    assert decided(loaded, row("v2", S.SKIPPED), file=EMPTY_FILE, on_file_change=policy) is D.SKIPPED
+    failed = row("v2", S.FAILED, retryable=True, tries=1)
+    assert decided(loaded, failed, on_file_change=policy) is D.LOAD_VERSION
+    assert decided(loaded, row("v2", S.FAILED), retry_failed=True, on_file_change=policy) is D.LOAD_VERSION
 
 
 @pytest.mark.parametrize(
@@ -130,6 +167,21 @@ def test_batches_are_planned_while_the_listing_streams() -> None:
             yield SourceFile(f"s3://b/{number:09}", "v", 1, NOW)
 
     assert len(next(plan_batches(endless(), batch_bytes=10, batch_files=3))) == 3  # type: ignore[arg-type]
+
+
+def test_files_that_fit_are_the_same_files() -> None:
+    for ahead in (0, 1, 2, 100):
+        assert list(fitting(iter(sized(4, 0, 6)), most_bytes=10, ahead=ahead)) == sized(4, 0, 6)
+    assert list(fitting(iter([]), most_bytes=0, ahead=10)) == []
+
+
+def test_of_files_that_do_not_fit_none_is_given_out_as_far_as_one_looks_ahead() -> None:
+    with pytest.raises(RunTooLarge):
+        fitting(iter(sized(4, 7, 1)), most_bytes=10, ahead=2)
+    later = fitting(iter(sized(4, 4, 2, 1)), most_bytes=10, ahead=2)
+    assert [next(later).size_bytes for _ in range(3)] == [4, 4, 2]
+    with pytest.raises(RunTooLarge):
+        next(later)
 
 
 @pytest.mark.parametrize(("batch_bytes", "batch_files"), [(0, 1), (1, 0), (-1, 1)])

@@ -6,25 +6,9 @@ from pathlib import Path
 import pytest
 
 from app.persistence.ledger import SqlLedger
-from tests.support.postgres import Postgres
+from app.persistence.service import SqlServiceStore
 from tests.unit.persistence.desk import Desk, open_desk
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/ledger.db"
-
-
-@pytest.fixture
-def postgres_url(postgres: Postgres, migrated: str) -> str:
-    """A ledger without a table in it."""
-    return postgres.copy_database(migrated)
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest) -> str:
-    found: str = request.getfixturevalue(f"{request.param}_url")
-    return found
+from tests.unit.persistence.service_desk import ServiceDesk
 
 
 @pytest.fixture
@@ -37,3 +21,15 @@ def desk(url: str) -> Iterator[Desk]:
 @pytest.fixture
 def ledger(desk: Desk) -> SqlLedger:
     return desk.ledger
+
+
+@pytest.fixture
+def service(url: str, tmp_path: Path) -> ServiceDesk:
+    return ServiceDesk(url, tmp_path)
+
+
+@pytest.fixture
+def store(service: ServiceDesk) -> Iterator[SqlServiceStore]:
+    store = service.open()
+    yield store
+    store.dispose()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -124,6 +124,16 @@ def test_failed_files_count_their_tries_and_wait_longer_each_time(desk: Desk) ->
     assert delays == [0, 1, 4]
 
 
+def test_a_file_may_be_tried_on_demand_any_number_of_times(desk: Desk) -> None:
+    lease, a = desk.take(), file("a")
+    for _ in range(60):
+        desk.close(lease, desk.claim(lease, a).batch, failed=(failed(a),))
+    row = desk.rows()[a.key.removeprefix("s3://b/"), a.version]
+    assert row.tries == 60
+    assert row.next_try_at is not None
+    assert row.next_try_at - datetime.now(UTC) <= timedelta(days=1)
+
+
 def test_tries_are_kept_when_a_batch_is_given_up_and_what_failed_is_not_shown_any_more(desk: Desk) -> None:
     lease = desk.take()
     desk.close(lease, desk.claim(lease, A).batch, failed=(failed(A),), committed=False)
@@ -156,7 +166,7 @@ def test_closing_finds_each_file_by_its_key(desk: Desk) -> None:
     on_sqlite = desk.ledger._engine.dialect.name == "sqlite"
 
     def explain(connection: Any, _: object, statement: str, parameters: Any, __: object, many: bool) -> None:  # noqa: FBT001
-        if many and statement.startswith("UPDATE files"):
+        if many and statement.strip().lower().startswith("update files"):
             explaining = "explain query plan" if on_sqlite else "explain"
             rows = connection.connection.driver_connection.execute(f"{explaining} {statement}", parameters[0])
             plans.append(" ".join(str(row[-1]) for row in rows))
@@ -291,3 +301,64 @@ def test_a_batch_that_was_open_when_its_generation_ended_may_be_in_the_table(des
     desk.ledger.release(lease)
     desk.ledger.clear(desk.record())
     assert desk.ledger.committed_batches(desk.table) == {"ing": batch.batch.number}
+
+
+def test_names_that_mean_something_to_a_database_are_claimed_and_closed_as_they_are(desk: Desk) -> None:
+    lease = desk.take()
+    names = ["a\0b", "a\1b", "a\1\2b", "100%s", "what?", "quo'te", ":name", "\U0001f600"]
+    found = sorted((file(name, f"v{name}") for name in names), key=lambda f: f.order)
+    batch = desk.claim(lease, *reversed(found))
+    assert list(batch.files) == found
+    (open_batch,) = desk.ledger.open_batches(lease, desk.table)
+    assert list(open_batch.files) == found
+    desk.close(lease, batch.batch, loaded=loaded(*found))
+    assert desk.states() == {(name, f"v{name}"): S.SUCCESS for name in names}
+
+
+def test_a_file_that_is_named_twice_is_claimed_once(desk: Desk) -> None:
+    lease = desk.take()
+    assert desk.claim(lease, B, A, B).files == (A, B)
+
+
+@pytest.mark.parametrize("known", ["a", "b", "c", "d"])
+def test_a_claim_finds_what_is_known_wherever_it_lies_among_its_files(desk: Desk, known: str) -> None:
+    lease = desk.take()
+    desk.close(lease, desk.claim(lease, file(known, "v0")).batch, loaded=loaded(file(known, "v0")))
+    wanted = [file(name) for name in "abd"]
+    expected = tuple(one for one in wanted if one.key != file(known).key)
+    assert desk.claim(lease, *wanted).files == expected
+    assert {at for at, state in desk.states().items() if state is S.PROCESSING} == {
+        (one.key.removeprefix("s3://b/"), "v1") for one in expected
+    }
+
+
+def test_a_claim_gives_what_the_ledger_then_holds(desk: Desk) -> None:
+    """Also where it was not read back: to the microsecond, and whatever zone the time came in."""
+    lease = desk.take()
+    when = datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+    batch = desk.claim(lease, A._replace(modified_at=when), B)
+    assert desk.ledger.open_batches(lease, desk.table) == [batch]
+
+
+def test_claiming_never_goes_through_the_table(sqlite_url: str) -> None:
+    """A batch of a long history must not cost what the history does."""
+    desk = open_desk(sqlite_url)
+    lease = desk.take()
+    desk.close(lease, desk.claim(lease, A, B).batch, loaded=loaded(A), failed=(failed(B),))
+    plans: list[str] = []
+
+    def explain(connection: Any, _: object, statement: str, parameters: Any, __: object, many: bool) -> None:  # noqa: FBT001
+        if "files" in statement:
+            one = parameters[0] if many else parameters
+            rows = connection.connection.driver_connection.execute(f"explain query plan {statement}", one)
+            plans.extend(str(row[-1]) for row in rows)
+
+    event.listen(desk.ledger._engine, "before_cursor_execute", explain)
+    assert desk.claim(lease, file("b", "v2"), C).files == (file("b", "v2"), C)
+    event.remove(desk.ledger._engine, "before_cursor_execute", explain)
+    assert desk.states()["b", "v1"] is S.SUPERSEDED
+    assert [plan for plan in plans if plan.startswith("SEARCH files")]
+    assert [plan for plan in plans if plan.startswith("SCAN")] == []
+    # By the generation alone is as good as all of it.
+    assert [plan for plan in plans if plan.endswith("(table_id=? AND generation=?)")] == []
+    desk.ledger.dispose()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -15,13 +16,16 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 from app.domain.errors import LedgerBusyError, LedgerUnreadableError, LedgerVersionError, NotSupportedError
+from app.domain.files import FileState
 from app.persistence import database
 from app.persistence.database import HEAD_REVISION, migrations_folder, open_engine, parse_url, revision
 from app.persistence.ledger import ledger_exists, open_existing_ledger, open_ledger
 from app.persistence.schema import metadata
-from tests.unit.persistence.desk import CLEAN, TABLE, open_and_count, open_desk
+from tests.unit.persistence.desk import CLEAN, TABLE, file, open_and_count, open_desk
+from tests.unit.persistence.service_desk import ServiceDesk, claim, new_ingestion, queue, take
 
 ROOT = Path(__file__).parents[3]
+PARTIAL_INDEXES = 9
 
 
 def config_on(connection: object) -> Config:
@@ -36,13 +40,30 @@ def indexes(connection: Connection, table: str) -> set[str | None]:
     return {i["name"] for i in inspect(connection).get_indexes(table) if "duplicates_constraint" not in i}
 
 
+def asked_for(condition: object) -> list[str]:
+    """The values and the absences in a condition, which databases tell each in its own words."""
+    return re.findall(r"'[\w.]+'|\w+ is null|\w+ is not null", str(condition).lower())
+
+
+def conditions(connection: Connection, table: str) -> dict[str | None, list[str]]:
+    """What partial indexes ask for, by their names."""
+    kind = f"{connection.dialect.name}_where"
+    found = {i["name"]: i.get("dialect_options", {}).get(kind) for i in inspect(connection).get_indexes(table)}
+    return {name: asked_for(condition) for name, condition in found.items() if condition is not None}
+
+
 def test_migrations_make_what_the_program_reads(url: str) -> None:
     open_ledger(url).dispose()
     engine = open_engine(parse_url(url))
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         made = {t: indexes(connection, t) for t in metadata.tables}
+        asked = {name: condition for t in metadata.tables for name, condition in conditions(connection, t).items()}
     assert made == {t.name: {str(i.name) for i in t.indexes} for t in metadata.tables.values()}
+    wheres = {i.name: i.dialect_options["sqlite"]["where"] for t in metadata.tables.values() for i in t.indexes}
+    assert asked == {name: asked_for(where) for name, where in wheres.items() if where is not None}
+    assert all(asked.values())
+    assert len(asked) == PARTIAL_INDEXES
     engine.dispose()
 
 
@@ -70,14 +91,24 @@ def test_the_head_is_the_newest_script() -> None:
 
 def test_a_partial_migration_leaves_nothing(sqlite_url: str) -> None:
     """A process that dies half-way leaves a database that the next one can upgrade."""
-    engine = open_engine(parse_url(sqlite_url))
+    engine = open_engine(parse_url(sqlite_url), create=True)
     with engine.connect() as connection:
+        command.upgrade(config_on(connection), "0001")
+        connection.commit()
         command.upgrade(config_on(connection), "head")
         # Not committed: the process is gone.
     engine.dispose()
     desk = open_desk(sqlite_url)
     assert desk.table.generation == 1
     desk.ledger.dispose()
+
+
+def test_a_process_that_died_while_it_made_the_file_left_none(sqlite_url: str, tmp_path: Path) -> None:
+    for suffix in ("", "-journal", "-wal"):
+        (tmp_path / f"ledger.db.new{suffix}").write_bytes(b"half of it")
+    assert not ledger_exists(sqlite_url)
+    open_desk(sqlite_url).ledger.dispose()
+    assert {p.name for p in tmp_path.iterdir()} == {"ledger.db", "ledger.db.upgrade-lock"}
 
 
 def test_alembic_by_hand_upgrades_the_database_of_the_settings(tmp_path: Path) -> None:
@@ -89,6 +120,17 @@ def test_alembic_by_hand_upgrades_the_database_of_the_settings(tmp_path: Path) -
     engine = open_engine(parse_url(f"sqlite:///{tmp_path}/autoloader.db"))
     assert revision(engine) == HEAD_REVISION
     engine.dispose()
+
+
+def test_alembic_by_hand_says_what_is_wrong_without_a_traceback(tmp_path: Path) -> None:
+    environ = {**os.environ, "AUTOLOADER_HOME": str(tmp_path), "DATABASE_URL": "mysql://u:word@host/d"}
+    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, check=False)
+    said = (done.stdout + done.stderr).decode()
+    assert done.returncode != 0
+    assert "FAILED: DATABASE_URL names mysql" in said
+    assert "Traceback" not in said
+    assert ":word@" not in said
 
 
 def test_a_newer_database_is_refused_and_left_as_it_is(sqlite_url: str, tmp_path: Path) -> None:
@@ -160,10 +202,42 @@ def test_looking_makes_nothing(sqlite_url: str, tmp_path: Path) -> None:
     found.dispose()
 
 
-def test_an_empty_file_is_no_ledger_to_look_at(sqlite_url: str, tmp_path: Path) -> None:
-    (tmp_path / "ledger.db").touch()
-    with pytest.raises(LedgerVersionError, match="none"):
-        open_existing_ledger(sqlite_url)
+@pytest.mark.parametrize("opening", [open_ledger, open_existing_ledger])
+def test_a_file_that_was_emptied_is_an_error_and_never_an_empty_ledger(
+    sqlite_url: str, tmp_path: Path, opening: object
+) -> None:
+    open_desk(sqlite_url).ledger.dispose()
+    (tmp_path / "ledger.db").write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(LedgerUnreadableError, match="is empty") as refused:
+            opening(sqlite_url)  # type: ignore[operator]
+        assert "remove the file" in refused.value.advice
+
+
+def test_a_file_that_is_gone_under_a_run_does_not_come_back_empty(sqlite_url: str, tmp_path: Path) -> None:
+    desk = open_desk(sqlite_url)
+    desk.ledger.dispose()
+    (tmp_path / "ledger.db").unlink()
+    with pytest.raises(LedgerUnreadableError, match="unable to open"):
+        desk.record()
+    assert not ledger_exists(sqlite_url)
+
+
+def test_a_page_that_broke_below_the_first_is_an_error(sqlite_url: str, tmp_path: Path) -> None:
+    desk = open_desk(sqlite_url)
+    desk.ledger.mark(desk.table, "r", [(file(f"{n:04}"), FileState.SKIPPED) for n in range(500)])
+    desk.ledger.dispose()
+    with sqlite3.connect(tmp_path / "ledger.db") as connection:
+        (root,) = connection.execute("select rootpage from sqlite_master where name = 'files'").fetchone()
+        (size,) = connection.execute("pragma page_size").fetchone()
+    connection.close()
+    with (tmp_path / "ledger.db").open("r+b") as database_file:
+        database_file.seek((root - 1) * size)
+        database_file.write(b"\xff" * size)
+    opened = open_ledger(sqlite_url)
+    with pytest.raises(LedgerUnreadableError, match="malformed"):
+        list(opened.files_after(desk.table, ""))
+    opened.dispose()
 
 
 def test_an_address_that_is_none_is_an_error() -> None:
@@ -218,14 +292,58 @@ def test_every_commit_is_on_the_disk_and_readers_wait_for_nobody(sqlite_url: str
     ledger.dispose()
 
 
-def test_the_second_migration_keeps_what_the_first_ledger_has(url: str) -> None:
-    """Up and down by one step, on a ledger with rows in it."""
+def test_later_migrations_keep_what_the_first_ledger_has(url: str) -> None:
+    """Down and up step by step, on a ledger with rows in it."""
     open_desk(url).ledger.dispose()
     engine = open_engine(parse_url(url))
-    for step, tables in ((command.downgrade, False), (command.upgrade, True)):
+    steps = (("0002", True, False), ("0001", False, False), ("0002", True, False), ("0003", True, True))
+    for number, (wanted, has_table, has_column) in enumerate(steps):
         with engine.connect() as connection:
-            step(config_on(connection), "0001" if step is command.downgrade else "0002")
+            (command.downgrade if number < 2 else command.upgrade)(config_on(connection), wanted)
             connection.commit()
-            assert inspect(connection).has_table("foreign_ingestions") is tables
+            found = inspect(connection)
+            assert found.has_table("foreign_ingestions") is has_table
+            assert ("earlier" in {c["name"] for c in found.get_columns("batches")}) is has_column
             assert connection.execute(text("select name from tables")).scalar() == TABLE
     engine.dispose()
+
+
+# By the revision that made them, tables and columns of the service.
+SINCE = {
+    "0004": {"secrets", "ingestions.document"},
+    "0005": {"runs.handed_over_at"},
+    "0006": {"tokens", "tables.tenant"},
+    "0007": {"events", "run_logs", "counters", "runs.progress", "ingestions.last_success_at"},
+    "0008": {"webhooks", "webhook_deliveries"},
+}
+
+
+def _there(connection: Connection) -> set[str]:
+    found = inspect(connection)
+    columns = {f"{table}.{column['name']}" for table in found.get_table_names() for column in found.get_columns(table)}
+    return {what for whats in SINCE.values() for what in whats if what in columns or found.has_table(what)}
+
+
+def test_the_services_tables_go_and_come_and_the_ledger_stays(url: str, tmp_path: Path) -> None:
+    """Down and up with an ingestion that has loaded: its batches stay ours whatever becomes of the rest."""
+    store = ServiceDesk(url, tmp_path).open()
+    made = store.add_ingestion(new_ingestion(credentials={"aws_access_key_id": "x" * 20}))
+    claim(store, take(store, queue(store, made)), "a.json")
+    store.dispose()
+    engine = open_engine(parse_url(url))
+    downs = [(command.downgrade, number) for number in sorted({"0003", *SINCE} - {HEAD_REVISION}, reverse=True)]
+    for move, wanted in (*downs, *((command.upgrade, number) for number in SINCE)):
+        with engine.connect() as connection:
+            move(config_on(connection), wanted)
+            connection.commit()
+            assert _there(connection) == {what for number, found in SINCE.items() if number <= wanted for what in found}
+            rows = (
+                "select (select count(*) from ingestions), (select count(*) from runs), (select count(*) from batches)"
+            )
+            assert tuple(connection.execute(text(rows)).one()) == (1, 1, 1)
+    engine.dispose()
+    store = ServiceDesk(url, tmp_path).open()
+    record = store.table("local.db.t")
+    assert record is not None
+    assert store.committed_batches(record) == {made.id: 1}
+    store.dispose()

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from app.domain.definition import OnFileChange
 from app.domain.errors import RunInProgressError
-from app.domain.files import FileState, SourceFile
+from app.domain.files import FileState, KnownVersion, SourceFile
 from app.domain.runs import Owner
 from app.persistence.database import open_engine, parse_url
 from app.persistence.leases import this_process
 from app.persistence.ledger import SqlLedger
-from tests.unit.persistence.desk import ELSEWHERE, Desk, failed, file, loaded
+from tests.unit.persistence.desk import DEFINITION, ELSEWHERE, Desk, failed, file, loaded
 
 NAMES = [
     "a/x",
@@ -44,7 +47,22 @@ def test_rows_come_in_the_order_of_their_keys_bytes_across_pages(desk: Desk, pag
     border = file("é").key
     behind = [r.key for r in ledger.files_after(desk.table, border)]
     assert behind == [r.key for r in rows if r.key.encode() >= border.encode()]
+    versions = list(ledger.versions_after(desk.table, ""))
+    assert [(v.key, v.version, v.state) for v in versions] == [(r.key, r.version, r.state) for r in rows]
+    assert [v.key for v in ledger.versions_after(desk.table, border)] == behind
     ledger.dispose()
+
+
+def test_a_version_says_what_decides_about_it(desk: Desk) -> None:
+    lease = desk.take()
+    a, b = file("a"), file("b")
+    desk.close(lease, desk.claim(lease, a, b).batch, loaded=loaded(a), failed=(failed(b),))
+    desk.close(lease, desk.claim(lease, b).batch, failed=(failed(b),))
+    known, tried = desk.ledger.versions_after(desk.table, "")
+    (row,) = desk.ledger.list_files(desk.table, failed=True, limit=10, after=None)
+    assert known == KnownVersion(a.key, a.version, S.SUCCESS)
+    assert row.next_try_at is not None
+    assert tried == KnownVersion(b.key, b.version, S.FAILED, row.retryable, 2, row.next_try_at)
 
 
 def test_pages_of_a_list_never_part_the_versions_of_a_key(desk: Desk) -> None:
@@ -144,3 +162,44 @@ def test_tables_have_ledgers_of_their_own(desk: Desk) -> None:
     desk.ledger.mark(other, "r", [(file("a"), S.SKIPPED)])
     assert desk.rows() == {}
     assert desk.ledger.committed_batches(other) == {"i2": 0}
+
+
+@pytest.mark.parametrize("page_rows", [1, 2, 3, 5_000])
+def test_pages_tell_all_of_every_key_and_never_part_its_versions(desk: Desk, page_rows: int) -> None:
+    lease = desk.take()
+    a1, a2, b1, b2, c1, d1, e1 = (file(n[0], n[1]) for n in ("a1", "a2", "b1", "b2", "c1", "d1", "\U0001f6001"))
+    desk.close(lease, desk.claim(lease, a1, d1, c1).batch, loaded=loaded(a1, d1), failed=(failed(c1),))
+    desk.close(lease, desk.claim(lease, b1).batch, failed=(failed(b1),))
+    desk.close(lease, desk.claim(lease, b2, e1).batch, loaded=loaded(b2, e1))
+    desk.ledger.mark(desk.table, "r", [(a2, S.CHANGED)])
+    ledger = SqlLedger(open_engine(parse_url(desk.url)), page_rows=page_rows)
+    pages = list(ledger.pages_after(desk.table, ""))
+    rows = list(ledger.versions_after(desk.table, ""))
+    told = [known for page in pages for key in sorted({*page.loaded, *page.others}) for known in page.known(key)]
+    assert told == rows
+    assert [page.last for page in pages] == sorted(page.last for page in pages)
+    assert pages[-1].last == e1.key
+    assert {key: version for page in pages for key, version in page.loaded.items()} == {
+        a1.key: "1",
+        b2.key: "2",
+        d1.key: "1",
+        e1.key: "1",
+    }
+    assert {key for page in pages for key in page.others} == {a1.key, b1.key, c1.key}
+    behind = [known for page in ledger.pages_after(desk.table, b1.key) for known in page.known(c1.key)]
+    assert [known.state for known in behind] == [S.FAILED]
+    assert list(ledger.pages_after(desk.table, "s3://c")) == []
+    ledger.dispose()
+
+
+def test_of_a_key_with_several_loaded_versions_a_page_knows_all(desk: Desk) -> None:
+    lease = desk.take()
+    appending = replace(DEFINITION, on_file_change=OnFileChange.APPEND)
+    for version in ("1", "2"):
+        one = file("a", version)
+        batch = desk.ledger.claim(lease, desk.record(), appending, [one])
+        assert batch is not None
+        desk.close(lease, batch.batch, loaded=loaded(one))
+    (page,) = desk.ledger.pages_after(desk.table, "")
+    assert [(known.version, known.state) for known in page.known(file("a").key)] == [("1", S.SUCCESS), ("2", S.SUCCESS)]
+    assert page.loaded[file("a").key] in {"1", "2"}

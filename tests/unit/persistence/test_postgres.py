@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import sys
 import threading
 import traceback
@@ -17,11 +20,15 @@ from app.domain.errors import (
     LedgerUnreachableError,
     LedgerUnreadableError,
     LedgerVersionError,
+    LedgerWriteError,
 )
 from app.domain.files import FileState
+from app.persistence import patience
+from app.persistence import postgres as postgres_module
 from app.persistence.database import HEAD_REVISION, open_engine, parse_url, revision
 from app.persistence.leases import this_process
 from app.persistence.ledger import ledger_exists, open_existing_ledger, open_ledger, shown_url
+from app.persistence.postgres import STATEMENT_TIMEOUT_S
 from tests.support.postgres import Postgres, alembic, migrated_database, start_postgres, stop_postgres
 from tests.support.servers import free_ports
 from tests.unit.persistence.desk import LONG_S, TABLE, Desk, file, open_desk
@@ -358,6 +365,53 @@ def test_a_server_that_crashes_is_unreachable_and_has_everything_when_it_is_back
     assert desk.states() == {("a", "v1"): FileState.PROCESSING}
     assert desk.ledger.open_batches(lease, desk.table) == [batch]
     desk.ledger.dispose()
+
+
+@pytest.mark.parametrize("state", ["53100", "58030"])
+def test_a_server_whose_disk_is_full_says_so(postgres: Postgres, url: str, state: str) -> None:
+    desk = open_desk(url)
+    lease = desk.take()
+    said = f"raise exception 'could not extend file: No space left on device' using errcode = '{state}'"
+    postgres.execute(f"create function full_disk() returns trigger language plpgsql as $$ begin {said}; end $$", url)
+    postgres.execute("create trigger full_disk before insert on batches execute function full_disk()", url)
+    with pytest.raises(LedgerWriteError, match="No space left on device"):
+        desk.claim(lease, file("a"))
+    postgres.execute("drop trigger full_disk on batches", url)
+    assert desk.states() == {}
+    desk.claim(lease, file("a"))
+    desk.ledger.dispose()
+
+
+def test_a_server_that_stands_still_is_not_waited_for_for_ever(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its machine goes on answering for it, so no time-out of the network ends the wait."""
+    monkeypatch.setattr(patience, "GRACE_S", 2 - STATEMENT_TIMEOUT_S)
+    desk = open_desk(url)
+    pid = 0
+
+    def ask() -> None:
+        nonlocal pid
+        with desk.ledger._read() as connection:
+            pid = int(connection.exec_driver_sql("select pg_backend_pid()").scalar_one())
+            os.kill(pid, signal.SIGSTOP)
+            connection.exec_driver_sql("select 1")
+
+    try:
+        with pytest.raises(LedgerUnreachableError, match="no answer for 2 seconds"):
+            ask()
+        # On another connection, which another process of the server answers.
+        assert desk.record() == desk.table
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    desk.ledger.dispose()
+
+
+@OPENINGS
+def test_a_port_where_nobody_speaks_is_unreachable(monkeypatch: pytest.MonkeyPatch, opening: object) -> None:
+    monkeypatch.setattr(postgres_module, "CONNECT_TIMEOUT_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(LedgerUnreachableError, match="does not answer"):
+            opening(f"postgresql://me:{SECRET}@127.0.0.1:{port}/db")  # type: ignore[operator]
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

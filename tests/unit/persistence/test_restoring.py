@@ -32,6 +32,15 @@ def test_a_batch_of_the_past_comes_back_with_its_files(desk: Desk) -> None:
     assert ("b", "v1") not in desk.states()
 
 
+def test_a_failed_file_of_the_past_is_claimed_with_the_size_that_it_has(desk: Desk) -> None:
+    """A rebuild does not know it; read by a size of zero, the file would be loaded without a row."""
+    lease, bad = desk.take(), file("bad")
+    desk.ledger.restore_batch(lease, desk.record(), restored(3, "a"))
+    desk.ledger.restore_head(lease, desk.record(), RestoredHead("u", 9, 1, 4))
+    assert desk.claim(lease, bad).files == (bad,)
+    assert bad.size_bytes > 0
+
+
 def test_a_batch_of_another_generation_brings_no_files(desk: Desk) -> None:
     lease = desk.take()
     record = desk.ledger.restore_generation(desk.record(), 4)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from app.domain.discovery import in_key_order
 from app.domain.errors import AutoloaderError
+from app.domain.failpoints import Failpoints, Reach
 from app.domain.files import FileState, SourceFile
 from app.domain.ports import Catalog, Source
 from app.domain.runs import Owner, RunReport
@@ -70,10 +71,6 @@ class DeadLedger:
         return getattr(self.inner, name)
 
 
-def nothing(_: str) -> None:
-    """A failpoint that does not fail."""
-
-
 def lines(*rows: Mapping[str, object]) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
@@ -100,20 +97,21 @@ class Desk:
         ledger: object,
         *,
         catalog: Catalog | None = None,
-        failpoint: Callable[[str], None] = nothing,
+        reach: Reach | None = None,
         owner: Owner | None = None,
     ) -> LoadService:
+        failpoints = Failpoints(reach)
         ports = LoadPorts(
             open_ledger=lambda: ledger,  # type: ignore[arg-type, return-value]
             has_ledger=lambda: True,
-            catalog=catalog or FakeCatalog(self.store),
-            storage=self.storage or FakeCatalog(self.store),
+            catalog=catalog or FakeCatalog(self.store, failpoints=failpoints),
+            storage=self.storage or FakeCatalog(self.store, failpoints=failpoints),
             reader=FakeCatalog(self.store),
             engine=self.engine,
             open_source=self.open_source or (lambda _path, _pattern, _keys: self.source),
             in_order=_in_order,
             owner=owner or this_process(),
-            failpoint=failpoint,
+            failpoints=failpoints,
             keep_out=(),
         )
         return LoadService(ports, self.settings)
@@ -122,7 +120,7 @@ class Desk:
         self,
         *,
         catalog: Catalog | None = None,
-        failpoint: Callable[[str], None] = nothing,
+        reach: Reach | None = None,
         retry_failed: bool = False,
         path: str = "s3://memory/",
         wait_s: float = 0.0,
@@ -131,31 +129,41 @@ class Desk:
         """One run of a process that lives on."""
         ledger = open_ledger(self.url)
         try:
-            service = self.service(ledger, catalog=catalog, failpoint=failpoint)
+            service = self.service(ledger, catalog=catalog, reach=reach)
             return service.load(LoadRequest(path, TABLE, values or {}, None, retry_failed, wait_s), self.notes)
         finally:
             ledger.dispose()
 
-    def load_and_die(self, place: str, *, occurrence: int = 1) -> None:
-        """One run of a process that is killed at a place on its way; True where it got there."""
+    def load_and_die(self, place: str, *, occurrence: int = 1, values: Mapping[str, object] | None = None) -> None:
+        """One run of a process that is killed at a place on its way, such as "committed:after"."""
         ledger = DeadLedger(open_ledger(self.url))
         seen = 0
 
-        def failpoint(name: str) -> None:
+        def reach(here: str) -> None:
             nonlocal seen
-            seen += name == place
-            if name == place and seen == occurrence:
+            seen += here == place
+            if here == place and seen == occurrence:
                 ledger.dead = True
                 raise Killed
 
         try:
-            service = self.service(ledger, failpoint=failpoint, owner=DEAD)
-            service.load(LoadRequest("s3://memory/", TABLE, {}), self.notes)
+            service = self.service(ledger, reach=reach, owner=DEAD)
+            service.load(LoadRequest("s3://memory/", TABLE, values or {}), self.notes)
         except Killed:
             return
         finally:
             ledger.inner.dispose()
         raise AssertionError(f"{place} was not reached")
+
+    def load_as(self, ingestion_id: str, values: Mapping[str, object]) -> RunReport:
+        """One run of the ingestion of that id, which loads the table beside others."""
+        ledger = open_ledger(self.url)
+        record = ledger.ensure_table(str(TABLE))
+        ledger.adopt(record, ingestion_id)
+        ledger.dispose()
+        self.execute("update ingestions set kind = 'adopted'")
+        self.execute(f"update ingestions set kind = 'load' where id = '{ingestion_id}'")
+        return self.load(values=values)
 
     # --- what is there ----------------------------------------------------------------------------------------------
 
@@ -186,6 +194,16 @@ class Desk:
         with_ledger = open_ledger(self.url)
         record = with_ledger.ensure_table(str(TABLE))
         found = {f.key.removeprefix("s3://memory/"): f.state for f in with_ledger.files_after(record, "")}
+        with_ledger.dispose()
+        return found
+
+    def versions(self) -> dict[str, list[tuple[FileState, int | None]]]:
+        """Name → state and rows of every version of each file, by the versions' names."""
+        with_ledger = open_ledger(self.url)
+        record = with_ledger.ensure_table(str(TABLE))
+        found: dict[str, list[tuple[FileState, int | None]]] = {}
+        for f in with_ledger.files_after(record, ""):
+            found.setdefault(f.key.removeprefix("s3://memory/"), []).append((f.state, f.rows))
         with_ledger.dispose()
         return found
 

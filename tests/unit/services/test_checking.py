@@ -140,7 +140,7 @@ def test_without_provenance_the_sum_is_compared(desk: Desk) -> None:
 
 def test_a_batch_that_was_left_open_is_said(loaded: Desk) -> None:
     loaded.put("c.json", {"id": 4})
-    loaded.load_and_die("committed")
+    loaded.load_and_die("committed:after")
     report = checked(loaded)
     assert told(report) == {"not_loaded": ["c.json"], "not_in_ledger": ["c.json"]}
     assert report.disturbed

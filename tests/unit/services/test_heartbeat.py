@@ -77,3 +77,29 @@ def test_the_heart_stops_when_the_work_fails() -> None:
     with pytest.raises(ZeroDivisionError), Heartbeat(leases, LEASE, 0.04).beating():
         raise ZeroDivisionError
     assert not [t for t in threading.enumerate() if t.name == "lease-heartbeat"]
+
+
+class Broken(Leases):
+    """Fails as nothing here expects."""
+
+    def renew(self, lease: Lease, seconds: float) -> bool:
+        super().renew(lease, seconds)
+        raise ZeroDivisionError
+
+
+def test_a_heart_that_breaks_ends_the_work_before_its_next_commit() -> None:
+    leases = Broken()
+    with pytest.raises(ZeroDivisionError), Heartbeat(leases, LEASE, 0.04).beating() as heartbeat:
+        asked_until_it_raises(heartbeat)
+
+
+def asked_until_it_raises(heartbeat: Heartbeat) -> None:
+    for _ in range(3000):
+        heartbeat.assert_alive()
+        threading.Event().wait(0.01)
+
+
+def test_a_heart_that_breaks_behind_the_last_commit_is_no_success() -> None:
+    leases = Broken()
+    with pytest.raises(ZeroDivisionError), Heartbeat(leases, LEASE, 0.04).beating():
+        leases.renewals.acquire(timeout=30)

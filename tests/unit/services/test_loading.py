@@ -60,6 +60,19 @@ def test_a_second_load_loads_nothing_and_commits_nothing(desk: Desk) -> None:
     assert desk.ids() == [1]
 
 
+def test_the_engine_is_told_of_work_before_it_comes_and_never_without(desk: Desk) -> None:
+    first, _empty = desk.put("a.json", {"id": 1}), desk.source.put("b.json", b"")
+    desk.load()
+    # Before the ledger is opened, and when the batch is claimed.
+    assert desk.engine.expected == [(first,), (first,)]
+    desk.engine.expected.clear()
+    desk.load()
+    assert desk.engine.expected == []
+    second = desk.put("c.json", {"id": 2})
+    desk.load()
+    assert desk.engine.expected == [(second,)]
+
+
 def test_only_new_files_are_loaded_wherever_they_sort(desk: Desk) -> None:
     desk.put("m.json", {"id": 1})
     desk.load()
@@ -193,10 +206,10 @@ def test_a_file_that_is_gone_or_changed_by_the_time_it_is_read_is_left_out(desk:
     desk.put("b.json", {"id": 2})
 
     def change(name: str) -> None:
-        if name == "batch_claimed":
+        if name == "batch_claimed:after":
             desk.source.delete("a.json")
 
-    report = desk.load(failpoint=change)
+    report = desk.load(reach=change)
     assert report.status is RunStatus.PARTIAL
     assert report.errors[0].category is Category.PATH_NOT_FOUND
     desk.put("a.json", {"id": 3})
@@ -364,7 +377,10 @@ def test_a_run_at_work_is_waited_for_and_then_named(desk: Desk) -> None:
     ledger.dispose()
 
 
-@pytest.mark.parametrize("place", ["batch_claimed", "data_written", "manifest_written", "commit_attempt", "committed"])
+@pytest.mark.parametrize(
+    "place",
+    ["batch_claimed:after", "data_written:after", "manifest_written:after", "commit_request:before", "committed:after"],
+)
 def test_a_run_that_loses_its_lease_stops_and_records_nothing_twice(desk: Desk, place: str) -> None:
     desk.settings = replace(desk.settings, batch_files=1)
     desk.put("a.json", {"id": 1})
@@ -377,7 +393,7 @@ def test_a_run_that_loses_its_lease_stops_and_records_nothing_twice(desk: Desk, 
             lease = other.acquire(ingestion_of(desk), "thief", this_process(), 60)
             assert isinstance(lease, Lease)
 
-    report = desk.load(failpoint=steal)
+    report = desk.load(reach=steal)
     assert isinstance(error_of(report), LeaseLostError)
     assert desk.open_batches() == 1
     assert desk.query("select run_id from leases") == "thief"
@@ -414,7 +430,9 @@ def test_files_that_another_ingestion_has_claimed_are_respected(desk: Desk) -> N
 # --- stopped by a person ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["batch_claimed", "data_written", "commit_attempt", "committed"])
+@pytest.mark.parametrize(
+    "place", ["batch_claimed:after", "data_written:after", "commit_request:before", "committed:after"]
+)
 def test_a_stop_gives_the_lease_back_and_the_next_run_settles_the_batch(desk: Desk, place: str) -> None:
     desk.put("a.json", {"id": 1})
 
@@ -423,7 +441,7 @@ def test_a_stop_gives_the_lease_back_and_the_next_run_settles_the_batch(desk: De
             raise StoppedByUser
 
     with pytest.raises(StoppedByUser):
-        desk.load(failpoint=stop)
+        desk.load(reach=stop)
     assert desk.query("select run_id from leases") is None
     assert desk.query("select status from runs") == "cancelled"
     assert desk.open_batches() == 1
@@ -441,11 +459,11 @@ def test_a_stop_says_of_the_run_what_it_did_before(desk: Desk) -> None:
     closed: list[str] = []
 
     def stop(name: str) -> None:
-        if name == "batch_closed":
+        if name == "batch_closed:after":
             closed.append(name)
-        if name == "batch_claimed" and len(closed) == 2:
+        if name == "batch_claimed:after" and len(closed) == 2:
             raise StoppedByUser
 
     with pytest.raises(StoppedByUser):
-        desk.load(failpoint=stop)
+        desk.load(reach=stop)
     assert desk.query("select files_loaded from runs") == 2

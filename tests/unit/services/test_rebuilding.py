@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -23,9 +23,10 @@ from app.domain.table import LOAD_INGESTION, TableName, epoch_property, last_bat
 from app.domain.upkeep import References
 from app.persistence.leases import this_process
 from app.persistence.ledger import open_ledger
+from app.services.preflight import LoadRequest
 from app.services.rebuilding import Rebuilder, RebuildPorts, RebuildReport, RebuildRequest
 from tests.fakes.catalog import FakeCatalog, FakeTable
-from tests.unit.services.desk import TABLE, Desk, desk_at, error_of
+from tests.unit.services.desk import DEAD, TABLE, DeadLedger, Desk, Killed, desk_at, error_of
 
 OTHER = "f" * 32
 
@@ -114,6 +115,47 @@ def test_a_load_with_an_empty_database_loads_nothing_twice(loaded: Desk) -> None
     assert any("rebuilt" in note for note in loaded.notes.notes)
 
 
+def test_several_failures_of_one_batch_are_given_back(desk: Desk) -> None:
+    desk.put("a.json", {"id": 1})
+    for name in ("x.json", "y.json", "z.json"):
+        desk.source.put(name, b"{nonsense\n")
+    desk.load()
+    before = desk.states()
+    lose(desk)
+    assert_whole(desk, desk.load())
+    assert desk.states() == before
+
+
+@dataclass
+class Dying(DeadLedger):
+    """The ledger of a process that dies when it is about to do something for the so-manieth time."""
+
+    calls: list[str] = field(default_factory=list)
+    place: str = ""
+    nth: int = 1
+
+    def __getattr__(self, name: str) -> object:
+        self.calls.append(name)
+        self.dead |= self.calls.count(self.place) == self.nth
+        return super().__getattr__(name)
+
+
+@pytest.mark.parametrize(
+    ("place", "nth"),
+    [("restore_generation", 1), ("restore_head", 1), ("restore_batch", 1), ("restore_batch", 3), ("claim", 1)],
+)
+def test_killed_while_it_rebuilds(loaded: Desk, place: str, nth: int) -> None:
+    """The next run goes on where it ended: nothing is twice, and nothing stands in its way."""
+    lose(loaded)
+    loaded.put("e.json", {"id": 5})
+    ledger = Dying(open_ledger(loaded.url), place=place, nth=nth)
+    with pytest.raises(Killed):
+        loaded.service(ledger, owner=DEAD).load(LoadRequest("s3://memory/", TABLE, {}), loaded.notes)
+    ledger.inner.dispose()
+    assert_whole(loaded, loaded.load(), files_loaded=1)
+    assert loaded.ids() == [1, 2, 3, 4, 5]
+
+
 def test_what_is_new_is_loaded_on_top(loaded: Desk) -> None:
     lose(loaded)
     loaded.put("e.json", {"id": 5})
@@ -145,13 +187,13 @@ def test_a_process_of_the_lost_database_is_shut_out(loaded: Desk) -> None:
     stolen: list[str] = []
 
     def wake(name: str) -> None:
-        if name == "commit_attempt" and not stolen:
+        if name == "commit_request:before" and not stolen:
             stolen.append(name)
             url, loaded.url = loaded.url, loaded.url.replace("ledger.db", "new.db")
             assert loaded.load().files_loaded == 1
             loaded.url = url
 
-    assert loaded.load(failpoint=wake).status is not RunStatus.CANCELLED
+    assert loaded.load(reach=wake).status is not RunStatus.CANCELLED
     assert loaded.ids() == [1, 2, 3, 4, 5]
     loaded.url = loaded.url.replace("ledger.db", "new.db")
     assert_whole(loaded, loaded.load())
@@ -176,12 +218,12 @@ def test_two_databases_at_the_same_moment(loaded: Desk, tmp_path: Path) -> None:
     ran: list[str] = []
 
     def meanwhile(name: str) -> None:
-        if name == "batch_claimed" and not ran:
+        if name == "batch_claimed:after" and not ran:
             ran.append(name)
             loaded.put("f.json", {"id": 6})
             other.load()
 
-    loaded.load(failpoint=meanwhile)
+    loaded.load(reach=meanwhile)
     for desk in (loaded, other, loaded):
         desk.load()
         assert desk.ids() == [1, 2, 3, 4, 5, 6]
@@ -190,7 +232,7 @@ def test_two_databases_at_the_same_moment(loaded: Desk, tmp_path: Path) -> None:
 # --- a database that is older -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["lease_released", "batch_claimed", "committed"])
+@pytest.mark.parametrize("place", ["lease_released:after", "batch_claimed:after", "committed:after"])
 def test_a_database_restored_from_an_older_copy(desk: Desk, tmp_path: Path, place: str) -> None:
     """Whatever was open when the copy was made."""
     desk.put("a.json", {"id": 1})
@@ -427,14 +469,141 @@ def test_a_run_at_work_is_not_disturbed(loaded: Desk) -> None:
         rebuild(loaded)
 
 
-@pytest.mark.parametrize("place", ["lease_taken", "batch_claimed", "data_written", "committed", "run_finished"])
-def test_killed_after_the_database_was_lost(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "occurrence"),
+    [
+        ("lease_taken:after", 1),
+        ("head_restored:before", 1),
+        ("head_restored:after", 1),
+        ("batch_restored:after", 1),
+        ("batch_restored:after", 3),
+        ("ledger_rebuilt:after", 1),
+        ("batch_claimed:after", 1),
+        ("data_written:after", 1),
+        ("committed:after", 1),
+        ("run_finished:after", 1),
+    ],
+)
+def test_killed_after_the_database_was_lost(tmp_path: Path, place: str, occurrence: int) -> None:
     desk = loaded_three(desk_at(tmp_path))
     lose(desk)
     desk.put("e.json", {"id": 5})
-    desk.load_and_die(place)
-    desk.load()
+    desk.load_and_die(place, occurrence=occurrence)
+    assert desk.load().status is RunStatus.SUCCESS
     assert desk.ids() == [1, 2, 3, 4, 5]
     lose(desk)
     assert_whole(desk, desk.load())
     assert desk.ids() == [1, 2, 3, 4, 5]
+
+
+# --- rows that were replaced ------------------------------------------------------------------------------------------
+
+REPLACE = {"on_file_change": "replace"}
+
+
+def replaced_twice(desk: Desk) -> None:
+    """Three batches: two files, then new versions of one of them, the last of which is the first again."""
+    first = desk.put("a.json", {"id": 1}, {"id": 2})
+    data = desk.source.files[first.key][1]
+    desk.put("b.json", {"id": 10})
+    desk.load(values=REPLACE)
+    desk.put("a.json", {"id": 3})
+    desk.load(values=REPLACE)
+    desk.source.files[first.key] = (first, data)
+    desk.load(values=REPLACE)
+    assert desk.ids() == [1, 2, 10]
+    assert desk.versions() == {
+        "a.json": [(FileState.SUCCESS, 2), (FileState.SUPERSEDED, 1)],
+        "b.json": [(FileState.SUCCESS, 1)],
+    }
+
+
+def assert_given_back(desk: Desk) -> None:
+    before = desk.versions()
+    owners = "select group_concat(key || version || state || batch_number, ' ') from files"
+    owned = desk.query(owners)
+    lose(desk)
+    report = desk.load(values=REPLACE)
+    assert_whole(desk, report)
+    assert desk.versions() == before
+    assert desk.query(owners) == owned
+    assert not [w for w in report.warnings if "could not know" in w]
+    assert desk.query("select kind from batches where number = 2") == "replace"
+
+
+def test_what_was_replaced_is_superseded_again(desk: Desk) -> None:
+    replaced_twice(desk)
+    assert_given_back(desk)
+
+
+def test_what_was_replaced_is_superseded_again_when_only_rows_can_tell(desk: Desk) -> None:
+    """The rows of the first batch are not those of its manifest any more, and the second has none left."""
+    replaced_twice(desk)
+    expire(desk)
+    assert_given_back(desk)
+
+
+def test_a_given_back_ledger_goes_on_replacing(desk: Desk) -> None:
+    replaced_twice(desk)
+    expire(desk)
+    lose(desk)
+    desk.put("a.json", {"id": 4})
+    desk.put("b.json", {"id": 11})
+    report = desk.load(values=REPLACE)
+    assert (report.files_replaced, desk.ids()) == (2, [4, 11])
+
+
+def test_a_try_that_was_not_committed_replaced_nothing(desk: Desk) -> None:
+    """Its manifest says that it did, and the rows say that it did not."""
+    desk.put("a.json", {"id": 1})
+    desk.load()
+    desk.put("a.json", {"id": 2})
+    desk.load_and_die("manifest_written:after", values=REPLACE)
+    manifests = {path: data for path, data in desk.store.files.items() if path.endswith(".json")}
+    desk.put("b.json", {"id": 10})
+    desk.source.delete("a.json")
+    desk.load(values=REPLACE)
+    assert desk.ids() == [1, 10]
+    # As if nobody had swept.
+    desk.store.files.update(manifests)
+    before = desk.versions()
+    assert before["a.json"] == [(FileState.SUCCESS, 1), (FileState.FAILED, None)]
+    expire(desk)
+    lose(desk)
+    rebuild(desk)
+    assert desk.versions() == before
+
+
+def test_an_older_copy_of_the_ledger_learns_what_was_replaced_since(desk: Desk, tmp_path: Path) -> None:
+    desk.put("a.json", {"id": 1})
+    desk.load()
+    path = Path(desk.url.removeprefix("sqlite:///"))
+    shutil.copy(path, tmp_path / "backup.db")
+    desk.put("a.json", {"id": 2})
+    desk.load(values=REPLACE)
+    lose(desk)
+    shutil.copy(tmp_path / "backup.db", path)
+    assert_whole(desk, desk.load(values=REPLACE))
+    assert desk.versions() == {"a.json": [(FileState.SUPERSEDED, 1), (FileState.SUCCESS, 1)]}
+    assert desk.ids() == [2]
+
+
+@pytest.mark.parametrize("names", [("a" * 32, "f" * 32), ("f" * 32, "a" * 32)], ids=["first first", "first last"])
+def test_versions_that_two_ingestions_took_from_each_other(desk: Desk, names: tuple[str, str]) -> None:
+    """Whichever of the two is given back first."""
+    one, other = names
+    first = desk.put("a.json", {"id": 1})
+    data = desk.source.files[first.key][1]
+    desk.load_as(one, REPLACE)
+    desk.put("a.json", {"id": 2})
+    desk.load_as(other, REPLACE)
+    desk.source.files[first.key] = (first, data)
+    desk.load_as(one, REPLACE)
+    assert desk.ids() == [1]
+    versions = desk.versions()
+    expire(desk)
+    lose(desk)
+    rebuild(desk, adopt=other)
+    desk.load_as(one, REPLACE)
+    assert desk.versions() == versions
+    assert desk.query(f"select batch_number from files where state = 'success' and ingestion_id = '{one}'") == 2

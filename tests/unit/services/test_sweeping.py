@@ -18,7 +18,7 @@ from tests.fakes.catalog import FakeCatalog
 from tests.unit.services.desk import TABLE, Desk
 
 LEASE_S = 60.0
-KILLED_WITH_DATA = ["data_written", "manifest_written", "commit_attempt"]
+KILLED_WITH_DATA = ["data_written:after", "manifest_written:after", "commit_request:before"]
 
 
 def sweep(desk: Desk, *, dry_run: bool = False, catalog: FakeCatalog | None = None) -> SweepReport:
@@ -59,7 +59,7 @@ def test_nothing_is_left_of_a_run_that_went_well(loaded: Desk) -> None:
 
 def test_what_a_killed_run_left_stays_while_its_batch_is_open(loaded: Desk) -> None:
     loaded.put("b.json", {"id": 2})
-    loaded.load_and_die("commit_attempt")
+    loaded.load_and_die("commit_request:before")
     orphans = loaded.orphans()
     assert orphans
     assert sweep(loaded).data_files == []
@@ -78,7 +78,7 @@ def test_the_run_that_settles_the_batch_sweeps_by_itself(loaded: Desk, place: st
 
 def test_a_batch_that_was_committed_loses_nothing(loaded: Desk) -> None:
     loaded.put("b.json", {"id": 2})
-    loaded.load_and_die("committed")
+    loaded.load_and_die("committed:after")
     loaded.load()
     assert loaded.ids() == [1, 2]
     assert len(manifests(loaded)) == 2
@@ -161,7 +161,7 @@ def test_a_table_that_nobody_knows_is_not_touched(desk: Desk) -> None:
 
 def test_a_sweep_after_a_recovery_fails_no_run(loaded: Desk) -> None:
     loaded.put("b.json", {"id": 2})
-    loaded.load_and_die("manifest_written")
+    loaded.load_and_die("manifest_written:after")
 
     class Stubborn(FakeCatalog):
         def remove(self, *_: object) -> None:

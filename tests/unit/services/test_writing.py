@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
 
-from app.domain.errors import Category
+from app.domain.errors import CatalogRefusedError, Category, CommitUnknownError, WriteFailureError
 from app.domain.files import SourceFile
-from app.domain.ports import Inference, Progress, Reading, WriteOrder, WriteResult
+from app.domain.ports import (
+    CommitOrder,
+    Committed,
+    DataSink,
+    Draft,
+    Inference,
+    Progress,
+    Reading,
+    WriteOrder,
+    WriteResult,
+)
 from app.domain.runs import RunStatus
-from app.domain.types import EMPTY, Struct, join_structs
-from app.services.writing import MAX_ROUNDS
+from app.domain.table import TableName
+from app.domain.types import EMPTY, LONG, Field, Struct, join_structs
+from app.services.writing import MAX_ROUNDS, fits
+from tests.fakes.catalog import FakeCatalog, FakeDraft
 from tests.fakes.engine import FakeEngine
 from tests.unit.services.desk import TABLE, Desk
 
@@ -138,3 +150,111 @@ def test_without_provenance_only_the_rescue_column_is_added(short: Desk) -> None
     table = short.store.get(TABLE)
     assert table is not None
     assert [f.name for f in table.schema.fields] == ["id", "_rescued_data"]
+
+
+class Wandering(FakeCatalog):
+    """Gives every draft of a new table a place of its own, as catalogs do that know a place by a random name."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk.store)
+        self.drafts = 0
+        self.answers_lost = 0
+
+    def draft_new(self, table: TableName, schema: Struct, properties: Mapping[str, str]) -> Draft:
+        self.drafts += 1
+        draft = super().draft_new(table, schema, properties)
+        assert isinstance(draft, FakeDraft)
+        draft.table = replace(draft.table, location=f"{draft.table.location}-{self.drafts}")
+        if not self.answers_lost:
+            return draft
+        self.answers_lost -= 1
+        return Unanswered(draft)
+
+
+class Unanswered:
+    """A draft of which the first commit comes to nothing, and nobody says so."""
+
+    def __init__(self, inner: FakeDraft) -> None:
+        self.inner, self.tried = inner, False
+        self.schema, self.table_uuid, self.location = inner.schema, inner.table_uuid, inner.location
+        self.sink, self.write_manifest, self.holding = inner.sink, inner.write_manifest, inner.holding
+
+    def commit(self, order: CommitOrder) -> Committed:
+        if self.tried:
+            return self.inner.commit(order)
+        self.tried = True
+        raise CommitUnknownError
+
+
+def assert_all_lies_at_the_table(desk: Desk) -> None:
+    table = desk.store.get(TABLE)
+    assert table is not None
+    assert all(f.path.startswith(f"{table.location}/") for f in table.data_files)
+    assert not desk.orphans()
+
+
+def test_drafts_in_two_places_share_no_data_files(desk: Desk) -> None:
+    catalog, schema = Wandering(desk), Struct((Field("id", LONG),))
+    one, other = (catalog.draft_new(TABLE, schema, {}) for _ in range(2))
+    assert fits(one, one)
+    assert not fits(other, one)
+
+
+def test_drift_takes_nothing_over_from_another_place(short: Desk) -> None:
+    short.put("0.json", {"id": 0})
+    short.put("1.json", {"id": 1, "late": "x"})
+    catalog = Wandering(short)
+    assert short.load(catalog=catalog).status is RunStatus.SUCCESS
+    assert catalog.drafts > 1
+    assert short.ids() == [0, 1]
+    assert_all_lies_at_the_table(short)
+
+
+def test_a_commit_that_makes_the_table_is_sent_again_as_it_was(desk: Desk) -> None:
+    desk.put("0.json", {"id": 0})
+    catalog = Wandering(desk)
+    catalog.answers_lost = 1
+    assert desk.load(catalog=catalog).status is RunStatus.SUCCESS
+    assert desk.ids() == [0]
+    assert_all_lies_at_the_table(desk)
+
+
+class Sticky(FakeCatalog):
+    """Its storage takes files and removes none; its commits are refused."""
+
+    def draft(self, *args: object, **more: object) -> Draft:
+        draft = super().draft(*args, **more)  # type: ignore[arg-type]
+        assert isinstance(draft, FakeDraft)
+        return StickyDraft(draft)
+
+
+class StickyDraft:
+    def __init__(self, inner: FakeDraft) -> None:
+        self.inner = inner
+        self.schema, self.table_uuid, self.location = inner.schema, inner.table_uuid, inner.location
+        self.write_manifest, self.holding = inner.write_manifest, inner.holding
+
+    def sink(self) -> StickySink:
+        return StickySink(self.inner.sink())
+
+    def commit(self, _: CommitOrder) -> Committed:
+        raise CatalogRefusedError
+
+
+class StickySink:
+    def __init__(self, inner: DataSink) -> None:
+        self.create, self.open = inner.create, inner.open
+
+    def delete(self, path: str) -> None:
+        raise WriteFailureError(f"{path} could not be removed.")
+
+
+def test_what_cannot_be_removed_does_not_hide_what_became_of_the_batch(desk: Desk) -> None:
+    desk.put("0.json", {"id": 0})
+    desk.load()
+    desk.put("1.json", {"id": 1})
+    report = desk.load(catalog=Sticky(desk.store))
+    assert isinstance(report.stopped_by, CatalogRefusedError)
+    assert len(desk.orphans()) == 1
+    assert desk.load().status is RunStatus.SUCCESS
+    assert desk.ids() == [0, 1]

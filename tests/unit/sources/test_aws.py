@@ -100,6 +100,11 @@ def test_the_endpoint(credentials: dict[str, str], environ: dict[str, str], endp
         ({"endpoint_url": "localhost:9000"}, {}, "endpoint_url"),
         ({"endpoint_url": "http://user:hidden@h"}, {}, "endpoint_url"),
         ({"endpoint_url": "http://h?x=hidden"}, {}, "endpoint_url"),
+        ({"endpoint_url": "http://h\n"}, {}, "endpoint_url"),
+        ({**GIVEN, "aws_session_token": "hidden\n"}, {}, "control character in aws_session_token"),
+        ({**GIVEN, "aws_access_key_id": "hidden\r"}, {}, "control character in aws_access_key_id"),
+        ({}, {"AWS_ACCESS_KEY_ID": "hidden", "AWS_SECRET_ACCESS_KEY": "hidden\n"}, "The environment has a line end"),
+        ({}, {"AWS_REGION": "a\nb"}, "region"),
     ],
 )
 def test_what_is_of_no_use_is_refused(credentials: dict[str, str], environ: dict[str, str], says: str) -> None:
@@ -129,3 +134,10 @@ def test_no_secret_shows() -> None:
     assert "given" in shown
     assert "s1" not in shown
     assert "t1" not in shown
+
+
+@pytest.mark.parametrize("region", ["@127.0.0.1:9000/", "x.example.com/", "a b", "us-east-1#", "us-east-1?", "é"])
+def test_a_region_that_would_end_the_hosts_name_is_refused(region: str) -> None:
+    for given, environ in (({"aws_region": region}, {}), (None, {"AWS_REGION": region})):
+        with pytest.raises(InvalidFieldError, match="aws_region"):
+            aws_settings(given, environ)

@@ -111,6 +111,8 @@ def test_one_reader_serves_many_threads(seaweed: Seaweed, bucket: str) -> None:
 
 def test_a_listing_is_read_page_by_page() -> None:
     def answer(request: Request) -> Answer:
+        if "start-after" in request.path:
+            return s3_listing()
         page = int(request.path.partition("continuation-token=")[2].partition("&")[0] or "0")
         keys = (f"{page}-{number:04}" for number in range(1_000))
         return s3_listing(*keys, next_token=str(page + 1) if page < 9 else "")
@@ -120,13 +122,46 @@ def test_a_listing_is_read_page_by_page() -> None:
         assert next(files).key == "s3://b/0-0000"
         assert len(server.requests) <= 3
         assert sum(1 for _ in files) == 9_999
-        assert len(server.requests) == 10
+        # The last one asks whether anything comes after the end.
+        assert len(server.requests) == 11
 
 
 def test_a_listing_starts_at_the_longest_folder_that_the_pattern_fixes() -> None:
     with answering(lambda _: s3_listing("e/2024/a/x.json")) as server:
         assert _keys(_open("s3://b/e/", server.environ, "2024/*/x.json")) == ["s3://b/e/2024/a/x.json"]
-        assert [request.path for request in server.requests] == ["/b?list-type=2&prefix=e%2F2024%2F"]
+        assert server.requests[0].path == "/b?list-type=2&prefix=e%2F2024%2F"
+        assert "start-after=e%2F2024%2Fa%2Fx.json" in server.requests[1].path
+        assert len(server.requests) == 2
+
+
+def test_a_listing_that_lost_its_end_is_gone_on_with() -> None:
+    """The second page comes as something that is read as the end: an error, or a page without keys."""
+    lost = [Answer(200, b"<Error><Code>InternalError</Code></Error>"), s3_listing()]
+
+    def answer(request: Request) -> Answer:
+        if "start-after" in request.path:
+            return s3_listing("c", "d") if "start-after=b" in request.path else s3_listing()
+        return lost.pop(0) if "continuation-token" in request.path else s3_listing("a", "b", next_token="1")
+
+    while lost:
+        with answering(answer) as server:
+            assert _keys(_open("s3://x/", server.environ)) == [f"s3://x/{key}" for key in "abcd"]
+
+
+def test_a_folder_that_seems_empty_is_looked_at_again() -> None:
+    def answer(request: Request) -> Answer:
+        if len(server.requests) == 1:
+            return Answer(200, b"<Error><Code>InternalError</Code></Error>")
+        return s3_listing() if "start-after" in request.path else s3_listing("f/a")
+
+    with answering(answer) as server:
+        assert _keys(_open("s3://x/f/", server.environ)) == ["s3://x/f/a"]
+
+
+def test_a_server_that_does_not_list_in_order_is_asked_once() -> None:
+    with answering(lambda _: s3_listing("b", "a")) as server:
+        assert _keys(_open("s3://x/", server.environ)) == ["s3://x/b", "s3://x/a"]
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("key", ["a//b", "a/../b", "a/./b", "a\tb"])
@@ -283,7 +318,7 @@ def test_a_session_token_goes_with_its_own_key_only(monkeypatch: pytest.MonkeyPa
         environ = {"AWS_ACCESS_KEY_ID": "other", "AWS_SECRET_ACCESS_KEY": "y", "AWS_SESSION_TOKEN": "foreign"}
         _keys(open_source("s3://b/", file_pattern=None, credentials=given, environ=environ))
         _keys(open_source("s3://b/", file_pattern=None, credentials=given | {"aws_session_token": "t"}, environ={}))
-        first, second = server.requests
+        first, *_, second = server.requests
     assert "Credential=mine/" in first.headers["authorization"]
     assert "/us-east-1/s3/" in first.headers["authorization"]
     assert "x-amz-security-token" not in first.headers

@@ -36,7 +36,7 @@ def test_many_runs_become_one_order(tmp_path: Path) -> None:
 def test_what_was_passed_on_does_not_come_again(tmp_path: Path) -> None:
     sorter = DiskSorter(folder=tmp_path, run_files=2)
     for key in ("b", "d", "e"):
-        sorter.remember(_file(key))
+        sorter.remember(key)
     assert [file.key for file in sorter.sort(iter(map(_file, "cebaac")))] == ["a", "c"]
     sorter.close()
 
@@ -90,7 +90,17 @@ def test_what_was_read_goes_to_disk_run_by_run(tmp_path: Path) -> None:
 def test_what_was_passed_on_goes_to_disk_too(tmp_path: Path) -> None:
     sorter = DiskSorter(folder=tmp_path, run_files=50)
     for number in range(1_000):
-        sorter.remember(_file(f"{number:05}"))
+        sorter.remember(f"{number:05}")
         assert len(sorter._passed) < 50
     assert list(sorter.sort(iter([_file("00007"), _file("00007a"), _file("00990")]))) == [_file("00007a")]
+    sorter.close()
+
+
+def test_strange_keys_that_were_passed_on_are_known_again(tmp_path: Path) -> None:
+    keys = sorted(["a\nb", "a\0b", "a", "\\xff", "é", "\uffee", "\U0001f600", '"', ",", "]"])
+    sorter = DiskSorter(folder=tmp_path, run_files=3)
+    for key in keys:
+        sorter.remember(key)
+    again = [_file(key) for key in [*reversed(keys), "b"]]
+    assert [file.key for file in sorter.sort(iter(again))] == ["b"]
     sorter.close()

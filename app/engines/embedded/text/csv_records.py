@@ -56,14 +56,16 @@ class CsvReader:
         """Take note that another reader has read `piece`, whole records; only between records."""
         self._feed.skip(piece)
 
-    def feed(self, piece: bytes, *, last: bool = False) -> Iterator[list[str]]:
+    def feed(self, piece: bytes, *, last: bool = False, flush: bool = False) -> Iterator[list[str]]:
         """Yield the records that end in `piece`; `last` says that nothing follows.
+
+        A long record is not looked for in each piece, but with `flush`, so that none that is whole stays behind.
 
         Raises:
             TruncatedError: The file ends inside a quoted field.
             FileError: `data_malformed`, or `limit_exceeded` for a record that is too long; with its line.
         """
-        if not self._feed.append(piece, last=last):
+        if not self._feed.append(piece, last=last, flush=flush):
             return
         yield from self._records(last=last and not self._feed.cut_short)
         self._feed.drop()

@@ -59,14 +59,16 @@ class CsvTable:
         known = [schema.find(name) for name in names]
         self._is_text = [field is not None and field.type == STRING for field in known]
 
-    def records(self, reader: CsvReader, piece: bytes, *, last: bool = False) -> Iterator[dict[str, Value]]:
-        """Yield the records that end in `piece`.
+    def records(
+        self, reader: CsvReader, piece: bytes, *, last: bool = False, flush: bool = False
+    ) -> Iterator[dict[str, Value]]:
+        """Yield the records that end in `piece`; see the reader.
 
         Raises:
             FileError: A record cannot be read, or has another number of fields than the header.
         """
         count = len(self._names)
-        for fields in reader.feed(piece, last=last):
+        for fields in reader.feed(piece, last=last, flush=flush):
             if len(fields) != count:
                 line = reader.line
                 message = f"Line {line} has {len(fields)} fields; {count} were expected."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,15 +23,29 @@ class UncertainError(Exception):
     """The fast road cannot prove its result; the exact road decides."""
 
 
-def is_utf8(buffer: bytes) -> bool:
-    """Whether every byte belongs to a character."""
+def as_array(buffer: bytes, kind: pa.DataType) -> pa.Array:
+    """An array of one value, without a copy: what is fewer than 2^31 bytes can be looked at by Arrow's functions."""
+    return pa.Array.from_buffers(
+        kind, 1, [None, pa.array([0, len(buffer)], pa.int32()).buffers()[1], pa.py_buffer(buffer)]
+    )
+
+
+def is_plain_utf8(buffer: bytes) -> bool:
+    """Whether every byte belongs to a character, and no byte order mark is first: the parsers would drop it."""
     if buffer.isascii():
         return True
+    if buffer.startswith(codecs.BOM_UTF8):
+        return False
     try:
-        buffer.decode()
-    except UnicodeDecodeError:
+        as_array(buffer, pa.string()).validate(full=True)
+    except pa.ArrowInvalid:
         return False
     return True
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """The column in one piece; one that is so already is not copied."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def certain_doubles(array: pa.Array) -> pa.Array:
@@ -54,11 +70,11 @@ def certain_moments(array: pa.Array, kind: DataType, wanted: pa.DataType) -> pa.
         moments = pc.cast(array, wanted)
     except pa.ArrowInvalid as error:
         raise UncertainError from error
-    _check_years(moments, kind)
+    check_years(moments, kind)
     return moments
 
 
-def _check_years(moments: pa.Array, kind: DataType) -> None:
+def check_years(moments: pa.Array, kind: DataType) -> None:
     """Arrow knows a year 0; and what an offset moves out of the years 1 to 9999 is left to the exact road."""
     if _FIRST_DAY is None or _LAST_DAY is None:  # pragma: no cover
         raise UncertainError

@@ -44,11 +44,12 @@ class TextFeed:
     def skip(self, piece: bytes) -> None:
         """Take note that `piece` was read elsewhere; only when `empty`."""
         self._line += piece.count(b"\n")
-        if self._lone_returns:
+        # Looking for one is an order cheaper than counting none.
+        if self._lone_returns and b"\r" in piece:
             self._line += piece.count(b"\r") - piece.count(b"\r\n")
 
-    def append(self, piece: bytes, *, last: bool) -> bool:
-        """Add a piece; whether there is enough text by now to go on reading.
+    def append(self, piece: bytes, *, last: bool, flush: bool = False) -> bool:
+        """Add a piece; whether there is enough text by now to go on reading, as there always is to `flush`.
 
         What stands before bad bytes is still read: the first error of a file is the one that is told, however the
         file was cut into pieces.
@@ -59,7 +60,7 @@ class TextFeed:
             text = error.object[: error.start].decode()
             self._undecodable = True
         self._waiting.append(text)
-        if not (last or self._undecodable) and sum(map(len, self._waiting)) < self._wanted:
+        if not (last or flush or self._undecodable) and sum(map(len, self._waiting)) < self._wanted:
             return False
         self.text = "".join((self.text, *self._waiting))
         self._waiting.clear()

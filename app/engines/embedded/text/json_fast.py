@@ -6,6 +6,7 @@ bytes) is looked for, and sends the files to the exact road.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 
@@ -29,7 +30,14 @@ from app.domain.types import (
     Struct,
 )
 from app.engines.embedded.arrow_types import arrow_schema, arrow_type
-from app.engines.embedded.text.fast_values import UncertainError, certain_doubles, certain_moments, is_utf8
+from app.engines.embedded.text.fast_values import (
+    UncertainError,
+    certain_doubles,
+    certain_moments,
+    is_plain_utf8,
+    whole,
+)
+from app.engines.embedded.text.json_lines import JsonLines
 from app.engines.embedded.text.layout import from_zero, nest
 from app.engines.embedded.text.rows import table_of
 
@@ -39,6 +47,7 @@ _SCALARS = {BOOLEAN, INT, LONG, DOUBLE, STRING} | _MOMENTS
 _MAX_BUFFER_BYTES = 2**31 - 2**16
 _MAX_DEPTH = 50
 _MAX_BRACKETS = 500
+_FIRST_SIGN = re.compile(rb"[ \t\r\n]*+([^ \t\r\n])")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[{\n"))
 
 
@@ -58,6 +67,7 @@ class FastJson:
         # A name that no file can know, so that a row with it is ours and stands between two files.
         self._mark = f"mark-{secrets.token_hex(16)}"
         fields = [pa.field(f.name, _read_type(f.type)) for f in schema.fields]
+        self._lines = JsonLines(schema)
         self._explicit = pa.schema([*fields, pa.field(self._mark, pa.int64())])
 
     @staticmethod
@@ -72,19 +82,26 @@ class FastJson:
 
     def decode(self, texts: Sequence[bytes]) -> tuple[pa.Table, list[int]] | None:
         """The rows of the texts one after the other, and how many each has; None when that is not certain."""
-        buffer = self._join(texts)
-        if len(buffer) > _MAX_BUFFER_BYTES or b"\0" in buffer or not is_utf8(buffer):
+        texts = [text if text.endswith(b"\n") or not text else text + b"\n" for text in texts]
+        buffer = texts[0] if len(texts) == 1 else b"".join(texts)
+        if len(buffer) > _MAX_BUFFER_BYTES or b"\0" in buffer or not is_plain_utf8(buffer):
             return None
+        begin = _FIRST_SIGN.match(buffer)
+        if begin is not None and begin[1] != b"{":
+            # A null at the beginning ends the parser's process.
+            return None
+        decoded = None if begin is None else self._lines.decode(texts, buffer)
+        if decoded is not None:
+            return decoded
         try:
-            return self._settle(self._parse(buffer), len(texts))
+            return self._settle(self._parse(self._marked(texts)), len(texts))
         except UncertainError:
             return None
 
-    def _join(self, texts: Sequence[bytes]) -> bytes:
+    def _marked(self, texts: Sequence[bytes]) -> bytes:
         parts: list[bytes] = []
         for place, text in enumerate(texts):
-            end = b"" if text.endswith(b"\n") or not text else b"\n"
-            parts += (text, end, b'{"%s":%d}\n' % (self._mark.encode(), place))
+            parts += (text, b'{"%s":%d}\n' % (self._mark.encode(), place))
         return b"".join(parts)
 
     def _parse(self, buffer: bytes) -> pa.Table:
@@ -106,12 +123,12 @@ class FastJson:
 
     def _settle(self, table: pa.Table, count: int) -> tuple[pa.Table, list[int]]:
         self._check_names(table.schema)
-        marks = table.column(self._mark).combine_chunks()
+        marks = whole(table.column(self._mark))
         own = pc.is_valid(marks)
         ends = pc.indices_nonzero(own).to_pylist()
         if marks.drop_null().to_pylist() != list(range(count)) or ends[-1] != len(table) - 1:
             raise UncertainError
-        columns = [table.column(f.name).combine_chunks() for f in self._schema.fields]
+        columns = [whole(table.column(f.name)) for f in self._schema.fields]
         if any(column.take(pa.array(ends)).null_count != count for column in columns):
             raise UncertainError
         rows = [end - start - 1 for start, end in zip([-1, *ends], ends, strict=False)]

@@ -51,12 +51,13 @@ def _object(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
 class JsonReader:
     """Reads a file that is a stream of objects, in any layout, or one array of objects. Fed with UTF-8."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, line: int = 1, begun: bool = False) -> None:
+        """Begin on `line`; `begun` says that objects of the same stream stand before it."""
         self._decoder = json.JSONDecoder(
             object_pairs_hook=_object, parse_int=Integer, parse_float=Real, parse_constant=_refuse_constant
         )
-        self._state = _State.START
-        self._feed = TextFeed()
+        self._state = _State.OBJECTS if begun else _State.START
+        self._feed = TextFeed(line=line)
 
     @property
     def between_records(self) -> bool:
@@ -74,14 +75,16 @@ class JsonReader:
         if self._state is _State.START and not piece.isspace():
             self._state = _State.OBJECTS
 
-    def feed(self, piece: bytes, *, last: bool = False) -> Iterator[dict[str, Value]]:
+    def feed(self, piece: bytes, *, last: bool = False, flush: bool = False) -> Iterator[dict[str, Value]]:
         """Yield the records that end in `piece`, in order; `last` says that nothing follows.
+
+        A long record is not looked for in each piece, but with `flush`, so that none that is whole stays behind.
 
         Raises:
             TruncatedError: The file ends inside a record or an array.
             FileError: `data_malformed`, or `limit_exceeded` for a record that is too deep or too long; with its line.
         """
-        if not self._feed.append(piece, last=last):
+        if not self._feed.append(piece, last=last, flush=flush):
             return
         yield from self._records(last=last and not self._feed.cut_short)
         self._feed.drop()

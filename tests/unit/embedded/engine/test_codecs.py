@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.errors import Category, FileError
-from app.engines.embedded.codecs import MAX_RATIO, RATIO_FREE_BYTES, decompress, detect
+from app.engines.embedded.codecs import MAX_RATIO, RATIO_FREE_BYTES, decompress, detect, is_plain
 
 TEXT = b"".join(b'{"id": %d, "name": "name %d"}\n' % (i, i * 7919) for i in range(50_000))
 
@@ -212,3 +212,24 @@ def test_what_was_compressed_comes_back(parts: list[bytes], codec: str, chunk_by
     stored = b"".join(map(COMPRESS[codec], parts))
 
     assert expand(chunks(stored, chunk_bytes)) == b"".join(parts)
+
+
+@pytest.mark.parametrize("compression", ["auto", "none", *COMPRESS])
+@pytest.mark.parametrize(
+    "stored",
+    [b"", b"{}\n", TEXT[:100], *(make(TEXT[:100]) for make in COMPRESS.values())],
+    ids=["nothing", "braces", "text", *COMPRESS],
+)
+def test_what_is_plain_needs_no_decompression(stored: bytes, compression: str) -> None:
+    if is_plain(stored, compression):
+        assert expand([stored], compression) == stored
+    elif stored and compression == "auto":
+        assert expand([stored]) == TEXT[:100]
+    assert is_plain(stored, compression) == (
+        compression == "none" or (compression == "auto" and not stored.startswith((b"\x1f\x8b", b"BZh", b"\x28\xb5")))
+    )
+
+
+def test_what_is_not_read_is_not_plain() -> None:
+    with pytest.raises(FileError, match="xz"):
+        is_plain(lzma.compress(b"{}"), "auto")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,7 +50,7 @@ def names(folder: Path) -> list[str]:
 
 def test_rows_of_many_files_stand_in_order_with_their_paths(tmp_path: Path) -> None:
     files = [put(tmp_path, f"{i}.json", "x") for i in range(5)]
-    files[2] = replace(files[2], modified_at=MODIFIED_AT.replace(year=2000))
+    files[2] = files[2]._replace(modified_at=MODIFIED_AT.replace(year=2000))
     shape = TableShape(SCHEMA, "b-1")
     data = writer(tmp_path, shape)
 
@@ -120,7 +120,7 @@ def test_paths_and_batches_cost_little_and_have_their_bounds_in_the_footer(tmp_p
 
 
 def test_files_roll_and_row_groups_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "TARGET_FILE_BYTES", 100_000)
+    monkeypatch.setattr(encode, "TARGET_FILE_BYTES", 50_000)
     monkeypatch.setattr(encode, "ROW_GROUP_BYTES", 100_000)
     monkeypatch.setattr(encode, "MAX_ROW_GROUP_BYTES", 200_000)
     shape = TableShape(SCHEMA, "b")
@@ -184,6 +184,9 @@ class BrokenSink:
 
     def delete(self, path: str) -> None:
         Path(path).unlink(missing_ok=True)
+
+    def open(self, path: str) -> AbstractContextManager[BinaryIO]:
+        return Path(path).open("rb")
 
     @contextmanager
     def _file(self, name: str) -> Iterator[BinaryIO]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,9 +23,11 @@ from tests.fakes.files import FolderReader, parquet_bytes, put
 SAMPLE_BYTES = 60_000
 
 
-def look(files: list[SourceFile], file_format: FileFormat, known: Struct = EMPTY) -> Observed:
-    options = FormatOptions(file_format, sample_bytes=SAMPLE_BYTES)
-    samples = plan_samples(files, SAMPLE_BYTES)
+def look(
+    files: list[SourceFile], file_format: FileFormat, known: Struct = EMPTY, *, sample_bytes: int = SAMPLE_BYTES
+) -> Observed:
+    options = FormatOptions(file_format, sample_bytes=sample_bytes)
+    samples = plan_samples(files, sample_bytes)
     return infer(InferJob(samples, Reading(FolderReader(), options), known), lambda _: None)
 
 
@@ -102,6 +105,35 @@ def test_files_looked_at_together_fail_alone(tmp_path: Path, bad: bytes) -> None
     names = {f.name for seen in observed.seen if isinstance(seen, Struct) for f in seen.fields}
     assert [f.key for f in failed] == [files[2].key]
     assert names == {"id", "c0", "c1", "c2", "c3"}
+
+
+@pytest.mark.parametrize("name", ["a.json.gz", "a.csv.gz"])
+def test_what_a_file_showed_before_it_failed_does_not_hide_it_in_others(tmp_path: Path, name: str) -> None:
+    """It is not loaded, so that its columns are to be had from the others alone."""
+    kind = FileFormat.CSV if "csv" in name else FileFormat.JSON
+    numbers = random.Random(7)  # noqa: S311
+    values = [f"{numbers.getrandbits(128):x}-" for _ in range(100_000)]
+    csv = "id,hash\n" + "".join(f"{i},{value}\n" for i, value in enumerate(values))
+    rows = "".join(f'{{"id": {i}, "hash": "{value}"}}\n' for i, value in enumerate(values))
+    data = gzip.compress((csv if kind is FileFormat.CSV else rows).encode(), 1)
+    # Behind what is read first, and before the last that is looked at.
+    damaged = data[:1_200_000] + bytes(1_000) + data[1_201_000:]
+    files = [put(tmp_path, name, damaged), put(tmp_path, f"b{name}", data)]
+
+    broken, whole = look(files, kind, sample_bytes=2_000_000).seen
+
+    assert isinstance(broken, FileFailure)
+    assert isinstance(whole, Struct)
+    assert {field.name: field.type for field in whole.fields} == {"id": LONG, "hash": STRING}
+
+
+def test_files_like_others_show_nothing_new(tmp_path: Path) -> None:
+    files = [put(tmp_path, f"{i}.json", ndjson(1_000)) for i in range(3)]
+    first, *others = look(files, FileFormat.JSON).seen
+    assert isinstance(first, Struct)
+    assert [field.name for field in first.fields] == ["id", "pad", "middle", "last"]
+    assert others
+    assert set(others) == {EMPTY}
 
 
 def test_of_parquet_the_footers_tell(tmp_path: Path) -> None:

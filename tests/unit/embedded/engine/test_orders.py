@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -9,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.files import SourceFile
-from app.engines.embedded.orders import FILE_COST_BYTES, PART_BYTES, SMALL_BYTES, Part, divide, split
+from app.engines.embedded.orders import (
+    FILE_COST_BYTES,
+    PART_BYTES,
+    SMALL_BYTES,
+    SPAN_BYTES,
+    Part,
+    divide,
+    divide_and_cut,
+    split,
+)
+from app.engines.embedded.spans import Span
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -106,3 +117,42 @@ def test_splitting_comes_to_an_end_with_the_one_file_that_is_to_blame(
     assert waiting == []
     assert failed == [bad]
     assert sorted(f.key for f in loaded) == [f.key for f in all_files if f != bad]
+
+
+MB = 1_000_000
+
+
+def test_a_file_that_outweighs_the_others_is_cut_and_they_keep_their_order() -> None:
+    small, big, later = file("a", 10 * MB), file("b", 2_000 * MB), file("c", 10 * MB)
+
+    parts = divide_and_cut([later, big, small], processes=2)
+
+    assert parts == (Part((big,), cuts=8), *divide([small], processes=2), *divide([later], processes=2))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "processes"),
+    [((2_000 * MB,), 1), ((100 * MB,), 2), ((1_000 * MB, 1_100 * MB), 2), ((300 * MB,) * 10, 2)],
+)
+def test_what_keeps_all_children_busy_as_it_is_is_not_cut(sizes: tuple[int, ...], processes: int) -> None:
+    given_files = files(*sizes)
+
+    assert divide_and_cut(given_files, processes=processes) == divide(given_files, processes=processes)
+
+
+def test_spans_are_of_a_good_size_and_enough_for_all_children() -> None:
+    (part,) = divide_and_cut(files(300 * MB), processes=4)
+    assert part.cuts == 4
+    (part,) = divide_and_cut(files(2_300 * MB), processes=2)
+    assert part.cuts == 10
+    (part,) = divide_and_cut(files(SPAN_BYTES * 3), processes=8)
+    assert part.cuts == 3
+    (part,) = divide_and_cut(files(100), processes=2, span_bytes=10)
+    assert part.cuts == 2
+
+
+def test_a_span_whose_child_died_is_tried_once_more_with_care() -> None:
+    part = Part((file("a"),), span=Span(10, 20))
+
+    assert split(part, (0, 1)) == (replace(part, careful=True),)
+    assert split(replace(part, careful=True)) == ()

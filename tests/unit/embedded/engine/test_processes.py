@@ -32,8 +32,19 @@ SCHEMA = table_schema(Field("id", LONG), Field("name", STRING))
 ROOT = Path(__file__).resolve().parents[4]
 
 
+# Children of engines that other tests keep for longer than one test.
+OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> Iterator[None]:
+    OTHERS.update(process.pid for process in children())
+    yield
+    OTHERS.clear()
+
+
 @pytest.fixture
-def engine() -> Iterator[EmbeddedEngine]:
+def engine(others: None) -> Iterator[EmbeddedEngine]:  # noqa: ARG001 - it has to come first
     engine = EmbeddedEngine(processes=2)
     yield engine
     engine.close()
@@ -41,11 +52,11 @@ def engine() -> Iterator[EmbeddedEngine]:
 
 
 def children(of: int | None = None) -> list[psutil.Process]:
-    """Child processes of an engine in process `of`, this one by default."""
+    """Child processes of an engine in process `of`, this one by default, but for those that were there before."""
     found = []
     for process in psutil.Process(of).children(recursive=True):
         try:
-            if "app.engines.embedded.child" in process.cmdline():
+            if process.pid not in OTHERS and "app.engines.embedded.child" in process.cmdline():
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
@@ -96,6 +107,46 @@ def test_a_process_that_dies_once_costs_no_row(engine: EmbeddedEngine, tmp_path:
     assert (counted.files, counted.rows) == (21, 21)
 
 
+def test_what_is_expected_finds_its_processes_up(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    engine.expect([])
+    assert children() == []
+    big = [put(tmp_path, name, b"")._replace(size_bytes=10**9) for name in ("a", "b", "c")]
+    for _ in range(2):
+        engine.expect(big)
+        until(lambda: len(children()) == 2)
+    before = {process.pid for process in children()}
+
+    result = engine.write(order(tmp_path, [put(tmp_path, "0.parquet", rows_of(1))]), Counted())
+
+    assert [r["id"] for r in written_rows(result)] == [1]
+    assert {process.pid for process in children()} == before
+
+
+def test_a_small_order_is_expected_by_one_process(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    engine.expect([put(tmp_path, "0.parquet", rows_of(1))])
+    until(lambda: len(children()) == 1)
+    result = engine.write(order(tmp_path, [put(tmp_path, "0.parquet", rows_of(1))]), Counted())
+    assert (len(result.loaded), len(children())) == (1, 1)
+
+
+def test_what_was_expected_and_did_not_come_leaves_no_process(others: None, tmp_path: Path) -> None:  # noqa: ARG001
+    engine = EmbeddedEngine(processes=2)
+    engine.expect([put(tmp_path, "0.parquet", rows_of(1))])
+    engine.close()
+    engine.expect([put(tmp_path, "0.parquet", rows_of(1))])
+    assert children() == []
+
+
+def test_a_process_that_dies_before_its_first_work_is_replaced(engine: EmbeddedEngine, tmp_path: Path) -> None:
+    files = [put(tmp_path, "0.parquet", rows_of(1))]
+    engine.expect(files)
+    until(lambda: len(children()) == 1)
+    (process,) = children()
+    process.kill()
+    until(lambda: children() == [])
+    assert [f.key for f in engine.write(order(tmp_path, files), Counted()).loaded] == [files[0].key]
+
+
 def test_a_process_killed_while_it_writes_leaves_the_batch_whole(engine: EmbeddedEngine, tmp_path: Path) -> None:
     files = [put(tmp_path, f"{i:02}.parquet", rows_of(*range(50_000))) for i in range(40)]
     killed = threading.Event()
@@ -115,6 +166,53 @@ def test_a_process_killed_while_it_writes_leaves_the_batch_whole(engine: Embedde
     assert {f.key: f.rows for f in result.loaded} == {f.key: 50_000 for f in files}
     assert {f.path for f in result.data_files} == data_files(tmp_path)
     assert (counted.files, counted.rows) == (40, 40 * 50_000)
+
+
+def test_a_process_that_dies_amid_the_spans_of_a_file_costs_no_row(tmp_path: Path) -> None:
+    engine = EmbeddedEngine(processes=2, span_bytes=1_000)
+    rows = parquet_bytes(
+        pa.table({"id": list(range(5_000)), "name": [f"n{i}" for i in range(5_000)]}), row_group_size=250
+    )
+    files = [put(tmp_path, "a.parquet", rows_of(1)), put(tmp_path, "big.parquet", rows)]
+    killed: list[psutil.Process] = []
+
+    class KillsOne(Counted):
+        def __call__(self, *, files: int = 0, rows: int = 0, stored_bytes: int = 0) -> None:
+            super().__call__(files=files, rows=rows, stored_bytes=stored_bytes)
+            # Bytes of the large file, so that its spans have begun.
+            if stored_bytes > len(rows_of(1)) and not killed:
+                killed.append(children()[0])
+                killed[0].kill()
+
+    counted = KillsOne()
+    try:
+        result = engine.write(order(tmp_path, files), counted)
+    finally:
+        engine.close()
+
+    assert killed
+    assert [r["id"] for r in written_rows(result) if r["_file_path"].endswith("big.parquet")] == list(range(5_000))
+    assert {f.key: f.rows for f in result.loaded} == {files[0].key: 1, files[1].key: 5_000}
+    assert {f.path for f in result.data_files} == data_files(tmp_path)
+    assert (counted.files, counted.rows) == (2, 5_001)
+
+
+@pytest.mark.parametrize(("name", "fails"), [("kill-once", False), ("kill-always", True)])
+def test_a_file_in_spans_fails_when_it_kills_its_process_every_time(tmp_path: Path, name: str, fails: bool) -> None:  # noqa: FBT001
+    engine = EmbeddedEngine(processes=2, span_bytes=100)
+    files = [put(tmp_path, "a.json", b'{"id": 1}\n'), put(tmp_path, f"{name}.json", b'{"id": 2}\n' * 1_000)]
+    counted = Counted()
+    try:
+        result = engine.write(
+            replace(order(tmp_path, files), reading=Reading(DiesAmid(), FormatOptions(FileFormat.JSON))), counted
+        )
+    finally:
+        engine.close()
+
+    assert [f.key for f in result.failed] == [files[1].key] * fails
+    assert written(result).num_rows == (1 if fails else 1_001)
+    assert {f.path for f in result.data_files} == data_files(tmp_path)
+    assert counted.files == 2
 
 
 def test_a_file_that_kills_its_process_every_time_fails_alone(engine: EmbeddedEngine, tmp_path: Path) -> None:
@@ -190,6 +288,18 @@ class NosyReader(FolderReader):
         return parquet_bytes(pa.table({"id": [0, 1, 2, 3], "name": facts}), store_schema=False)[start:end]
 
 
+@dataclass(frozen=True)
+class DiesAmid(FolderReader):
+    """Makes trouble only behind the middle of a file: its start is looked at before it is cut."""
+
+    def read(self, file: SourceFile, start: int = 0, end: int | None = None) -> bytes:
+        path = Path(file.key.removeprefix("file://"))
+        # What is looked at for a cut goes far; a span ends at the end of a line.
+        if 2 * start >= file.size_bytes and (end or 0) <= file.size_bytes:
+            return super().read(file, start, end)
+        return path.read_bytes()[start:end]
+
+
 def facts_of_a_child(engine: EmbeddedEngine, folder: Path) -> list[str]:
     result = engine.write(order(folder, [put(folder, "a.parquet", b"anything")], NosyReader()), Counted())
     return [row["name"] for row in written_rows(result)]
@@ -201,7 +311,7 @@ def test_a_child_knows_nothing_of_ours(
     secrets = ("DATABASE_URL", "SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "PREFECT_API_KEY", "AUTOLOADER_HOME", "MY_TOKEN")
     for name in secrets:
         monkeypatch.setenv(name, "hidden-from-children")
-    monkeypatch.setenv("AUTOLOADER_FAILPOINT", "none")
+    monkeypatch.setenv("AUTOLOADER_FAILPOINT", "hidden-from-children")
     monkeypatch.chdir(ROOT / "app")
 
     environ, path, limits, sigint = facts_of_a_child(engine, tmp_path)
@@ -209,7 +319,6 @@ def test_a_child_knows_nothing_of_ours(
     assert "hidden-from-children" not in environ
     names = {line.split("=", 1)[0] for line in environ.splitlines() if line}
     assert names == set(child_environment(os.environ))
-    assert "AUTOLOADER_FAILPOINT" in names
     assert str(ROOT) in path.splitlines()
     assert str(ROOT / "app") not in path.splitlines()
     assert "" not in path.splitlines()
@@ -217,6 +326,15 @@ def test_a_child_knows_nothing_of_ours(
     assert str(2**63 - 1) not in limits
     assert sigint == str(signal.SIG_IGN)
     assert capfd.readouterr().out == ""
+
+
+def test_what_the_environment_says_of_memory_wins() -> None:
+    kept = child_environment({})
+    assert kept["MALLOC_ARENA_MAX"] == "2"
+    assert int(kept["MALLOC_TRIM_THRESHOLD_"]) > int(kept["MALLOC_MMAP_THRESHOLD_"]) > 0
+
+    given = {"MALLOC_TRIM_THRESHOLD_": "1", "MIMALLOC_PURGE_DELAY": "0", "MALLOC_ARENA_MAX": "8"}
+    assert child_environment(given).items() >= given.items()
 
 
 def test_ctrl_c_is_left_to_the_parent(engine: EmbeddedEngine, tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pyarrow as pa
+import pytest
 
 from app.domain.errors import FileError
 from app.domain.formats import FileFormat, FormatOptions
 from app.domain.types import EMPTY, Struct
 from app.engines.embedded.arrow_types import arrow_schema
 from app.engines.embedded.decoding import Decoded, DriftError, TextDecoder
+from app.engines.embedded.text import csv_decoder, json_decoder, pieces
 from app.engines.embedded.text.csv_decoder import CsvDecoder
 from app.engines.embedded.text.json_decoder import JsonDecoder
 
@@ -68,3 +70,13 @@ def observed(made: TextDecoder, chunks: Iterable[bytes]) -> object:
 
 def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def use_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have texts read in pieces so small that a short file has many."""
+    for module in (json_decoder, csv_decoder):
+        monkeypatch.setattr(module, "PIECE_BYTES", 40)
+    monkeypatch.setattr(json_decoder, "EXACT_BYTES", 16)
+    monkeypatch.setattr(csv_decoder, "LOOK_BYTES", 16)
+    monkeypatch.setattr(pieces, "LOOK_BYTES", 40)
+    monkeypatch.setattr(pieces, "FIRST_LOOK_BYTES", 20)

@@ -1,0 +1,1 @@
+"""JSON over HTTP: each endpoint parses, awaits one service call, and answers."""

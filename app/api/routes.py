@@ -1,0 +1,147 @@
+"""The route class of all endpoints: roles are held, unknown parameters are refused, and POSTs can be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable, Coroutine, Iterator
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import Header, Path
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.problems import Refusal, refused
+from app.api.roles import role_of
+from app.api.services import services_of, user_of
+from app.domain.access import Role
+from app.domain.errors import AutoloaderError, NotFoundError
+from app.domain.service import KeptAnswer
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+REPLAYED = "Idempotency-Replayed"
+_KEPT_HEADERS = ("etag", "location")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+IngestionId = Annotated[str, Path(description="The ingestion.")]
+RunId = Annotated[str, Path(description="The run.")]
+DeliveryId = Annotated[str, Path(description="The webhook delivery.")]
+
+
+async def idempotency_key(
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            max_length=255,
+            description="Any text of the client's: for a day, the same key with the same request has the same answer, "
+            "and nothing is done twice.",
+        ),
+    ] = None,
+) -> None:
+    """Shows the header in OpenAPI; `Route` reads it."""
+
+
+class Route(APIRoute):
+    """A route of this service."""
+
+    # Whether a POST may come with an idempotency key.
+    is_repeatable = True
+
+    def get_route_handler(self) -> Handler:
+        """Wrap the endpoint."""
+        inner = super().get_route_handler()
+        known = frozenset(_query_names(self.dependant))
+        role = role_of(self.name)
+
+        async def handler(request: Request) -> Response:
+            _check_method(request)
+            # Before anything is looked at: whoever may not ask does not learn what there is.
+            _check_role(request, role)
+            _check_ids(request)
+            _check_query(request, known)
+            return await (
+                _repeatable(request, inner) if request.method == "POST" and self.is_repeatable else inner(request)
+            )
+
+        return handler
+
+
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    yield from (field.alias for field in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _query_names(inner)
+
+
+def _check_method(request: Request) -> None:
+    # `GET /ingestions/test` finds the route of an ingestion whose id is `test`; but the address is another one's.
+    if request.method not in request.app.state.methods.of(request.scope["path"]):
+        raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
+
+
+def _check_role(request: Request, role: Role | None) -> None:
+    if role is None:
+        return
+    present = user_of(request).role
+    if not present.includes(role):
+        detail = f"This needs the role {role.value}; the token's is {present.value}."
+        remedy = (
+            f"Use a token of that role; `autoloader tokens create --role {role.value}` makes one, where the service's "
+            "database is."
+        )
+        raise Refusal(HTTPStatus.FORBIDDEN, "role_too_low", detail, required_role=role.value, remedy=remedy)
+
+
+def _check_ids(request: Request) -> None:
+    # What cannot be an id is nobody's, and no database is asked for it.
+    for value in request.path_params.values():
+        if not _ID.fullmatch(str(value)):
+            raise NotFoundError
+
+
+def _check_query(request: Request, known: frozenset[str]) -> None:
+    seen: set[str] = set()
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            raise refused(f"query.{name}", "There is no such parameter.")
+        if name in seen:
+            raise refused(f"query.{name}", "It may be given once.")
+        seen.add(name)
+        if "\0" in value:
+            raise refused(f"query.{name}", "A NUL character cannot be looked for.")
+
+
+async def _repeatable(request: Request, inner: Handler) -> Response:
+    """Do what a request asks for once, however often it comes with the same key."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return await inner(request)
+    if not _KEY.fullmatch(key):
+        raise refused("header.Idempotency-Key", "It has to be 1 to 255 visible characters of ASCII.")
+    answers, tenant = services_of(request).answers, user_of(request).tenant
+    kept = await asyncio.to_thread(answers.begin_answer, tenant, key, await _digest(request))
+    if kept is not None:
+        return Response(kept.body, kept.status, {**kept.headers, REPLAYED: "true"}, "application/json")
+    try:
+        response = await inner(request)
+    except (AutoloaderError, Refusal, RequestValidationError):
+        # Nothing was done, so that the same key may be used for a request that is right. After any other error nobody
+        # knows; then the key stays at work for a while.
+        await asyncio.to_thread(answers.forget_answer, tenant, key)
+        raise
+    headers = {name: response.headers[name] for name in _KEPT_HEADERS if name in response.headers}
+    answer = KeptAnswer(response.status_code, bytes(response.body).decode(), headers)
+    await asyncio.to_thread(answers.keep_answer, tenant, key, answer)
+    return response
+
+
+async def _digest(request: Request) -> str:
+    parts = (request.method, request.scope["path"], str(request.scope["query_string"]))
+    return hashlib.sha256("\n".join(parts).encode() + b"\n" + await request.body()).hexdigest()

@@ -1,0 +1,42 @@
+"""Prefect's own stream of events."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from app.services.prefect_callback import STATES
+
+if TYPE_CHECKING:
+    from prefect.events.clients import PrefectEventSubscriber
+
+PREFIX = "prefect.flow-run."
+
+
+async def flow_run_events(api_url: str) -> AsyncIterator[str]:
+    """Ids of flow runs that came to an end or are to, as Prefect tells of them; those of the last minute first.
+
+    It ends where the server ends it. What the library and its socket raise goes through.
+    """
+    # The import takes long, and would hold up everything else in this loop.
+    await asyncio.to_thread(importlib.import_module, "prefect.events.clients")
+    async with _subscriber(api_url) as subscriber:
+        async for event in subscriber:
+            found = event.resource.id
+            if found.startswith(PREFIX):
+                yield found.removeprefix(PREFIX)
+
+
+def _subscriber(api_url: str) -> PrefectEventSubscriber:
+    from prefect.events.clients import PrefectCloudEventSubscriber, PrefectEventSubscriber  # noqa: PLC0415
+    from prefect.events.filters import EventFilter, EventNameFilter  # noqa: PLC0415
+    from prefect.settings import PREFECT_API_KEY, PREFECT_CLOUD_API_URL  # noqa: PLC0415
+
+    names = EventNameFilter(name=[f"{PREFIX}{state}" for state in STATES])
+    wanted = EventFilter.model_validate({"event": names})
+    # Not the library's own choice between the two: that takes the address from the environment alone.
+    if api_url.startswith(PREFECT_CLOUD_API_URL.value()):
+        return PrefectCloudEventSubscriber(api_url, PREFECT_API_KEY.value(), wanted, reconnection_attempts=0)
+    return PrefectEventSubscriber(api_url, wanted, reconnection_attempts=0)

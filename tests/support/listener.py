@@ -1,0 +1,46 @@
+"""A server that says the same to everybody, or nothing at all."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Listener:
+    """A server that answers every request with these bytes, or never; the first requests with other ones."""
+
+    answer: bytes | None
+    first: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    _socket: socket.socket = field(default_factory=socket.socket)
+    _open: list[socket.socket] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.listen(16)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}/api"
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                self.connections += 1
+                self._open.append(connection)
+                if self.answer is not None:
+                    connection.recv(65536)
+                    connection.sendall(self.first.pop() if self.first else self.answer)
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join()
+        for one in self._open:
+            one.close()
