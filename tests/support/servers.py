@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 START_TIMEOUT_S = 60
+# Below those that systems take by themselves (32768 and more on Linux), above those that services are known by.
+OURS = range(12_000, 32_000)
 TRIES = 3
 
 
@@ -145,9 +148,19 @@ def is_alive(pid: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on, all different."""
+    """Ports of loopback that nobody listens on, all different.
+
+    The system takes the ports of outgoing connections, and of listeners that do not care, from another range: none of
+    them can come in between before a port from here is used, and who asks one that nobody listens on yet cannot be
+    connected to itself.
+    """
+    # Not the generator that a test may have seeded: two of them would come to the same ports.
+    choice = random.SystemRandom().choice
     with ExitStack() as stack:
-        sockets = [stack.enter_context(closing(socket.socket())) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            one = stack.enter_context(closing(socket.socket()))
+            with suppress(OSError):
+                one.bind(("127.0.0.1", choice(OURS)))
+                found.append(int(one.getsockname()[1]))
+        return found
