@@ -66,7 +66,10 @@ class RunReport:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The process that holds a lease, so that others on its host can tell whether it still lives."""
+    """The process that holds a lease, so that others on its host can tell whether it still lives.
+
+    `process_started_at` is in seconds after the start of the host.
+    """
 
     host: str
     pid: int

@@ -18,6 +18,8 @@ from app.persistence.telling import tell_run
 
 # Start times of one process may differ by the rounding of clock ticks.
 _SAME_PROCESS_S = 1.0
+# Leases of earlier versions have the time of the clock, in seconds since 1970; no system runs as long as this.
+_CLOCK_S = 1e9
 
 
 class SqlLeases(SqlStore):
@@ -123,7 +125,9 @@ def is_dead(owner: Owner) -> bool:
         process = psutil.Process(owner.pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return True
-        return abs(process.create_time() - owner.process_started_at) > _SAME_PROCESS_S
+        is_of_clock = owner.process_started_at > _CLOCK_S
+        started_at = process.create_time() if is_of_clock else _started_s(process)
+        return abs(started_at - owner.process_started_at) > _SAME_PROCESS_S
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:
@@ -133,7 +137,12 @@ def is_dead(owner: Owner) -> bool:
 def this_process() -> Owner:
     """The owner that this process is."""
     process = psutil.Process()
-    return Owner(socket.gethostname(), process.pid, process.create_time())
+    return Owner(socket.gethostname(), process.pid, _started_s(process))
+
+
+def _started_s(process: psutil.Process) -> float:
+    """How long after the system itself it was started, in seconds: when the clock is set that stays what it was."""
+    return process.create_time() - psutil.boot_time()
 
 
 def _settle_dead_run(connection: Connection, row: Row[Any], run_id: str) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import select
 
@@ -47,8 +50,9 @@ def test_the_same_run_takes_its_lease_again_and_shuts_its_past_out(desk: Desk) -
 
 
 def test_a_lease_runs_out_by_itself(desk: Desk) -> None:
-    lease = desk.take("r1", ELSEWHERE, seconds=0.3)
+    lease = desk.take("r1", ELSEWHERE)
     assert desk.ledger.is_alive(lease)
+    assert desk.ledger.renew(lease, 0.3)
     until(lambda: isinstance(desk.ledger.acquire(desk.ingestion, "r2", LIVE, LONG_S), Lease))
     assert not desk.ledger.is_alive(lease)
     assert not desk.ledger.renew(lease, LONG_S)
@@ -114,6 +118,24 @@ def test_a_process_is_dead_only_when_that_is_known(desk: Desk, owner: Owner, *, 
     assert is_dead(owner) is dead
     desk.take("r1", owner)
     assert isinstance(desk.ledger.acquire(desk.ingestion, "r2", LIVE, LONG_S), Lease if dead else LeaseHolder)
+
+
+def test_a_clock_that_is_set_kills_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system tells when it was started by the clock that it has now."""
+    stat = Path("/proc/stat").read_text()
+    (tmp_path / "stat").write_text(re.sub(r"(?m)^btime (\d+)$", lambda at: f"btime {int(at[1]) + 3600}", stat))
+    (tmp_path / str(LIVE.pid)).symlink_to(f"/proc/{LIVE.pid}")
+    before = psutil.Process().create_time()
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert psutil.Process(LIVE.pid).create_time() == pytest.approx(before + 3600, abs=1)
+    assert not is_dead(LIVE)
+    assert is_dead(replace(LIVE, process_started_at=LIVE.process_started_at + 100))
+
+
+def test_a_lease_of_an_earlier_version_tells_when_its_process_began_by_the_clock() -> None:
+    began_at = psutil.Process().create_time()
+    assert not is_dead(replace(LIVE, process_started_at=began_at))
+    assert is_dead(replace(LIVE, process_started_at=began_at - 100))
 
 
 def test_of_many_threads_one_gets_the_lease(desk: Desk) -> None:
