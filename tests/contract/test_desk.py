@@ -145,7 +145,6 @@ def test_a_run_ends_as_it_does(rig: DeskRig) -> None:
     assert line_of({**at_work, "progress": dict.fromkeys(progress, 0)}) == "running"
 
 
-@pytest.mark.timeout(300)
 def test_a_run_is_followed_by_its_events_alone_and_no_line_is_told_twice(
     rig: DeskRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,7 +145,6 @@ def service(tmp_path: Path) -> Iterator[ServiceProcess]:
     found.stop()
 
 
-@pytest.mark.timeout(240)
 def test_streams_end_with_their_service_and_hold_it_up_in_nothing(service: ServiceProcess) -> None:
     """A stream that is open, and one whose client stands still: the process waits for neither."""
     begun, ended = threading.Event(), threading.Event()

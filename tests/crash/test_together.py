@@ -26,7 +26,7 @@ from tests.support.worlds import World, make_world
 
 TIMEOUT_S = 400
 # Many processes on few cores take their time.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1_200)
 FILES = 12
 # So that a run makes several commits.
 SMALL = {"AUTOLOADER_BATCH_FILES": "2"}

@@ -60,11 +60,11 @@ def play(world: World, *, examples: int, steps: int) -> None:
     )
 
 
-@pytest.mark.timeout(0 if EXAMPLES else 600)
+@pytest.mark.timeout(0 if EXAMPLES else 1_800)
 def test_in_memory(memory: MemoryWorld) -> None:
     play(memory, examples=100, steps=20)
 
 
-@pytest.mark.timeout(0 if EXAMPLES else 600)
+@pytest.mark.timeout(0 if EXAMPLES else 1_800)
 def test_in_earnest(real: RealWorld) -> None:
     play(real, examples=12, steps=12)

@@ -16,7 +16,7 @@ from tests.support.prefect_server import PrefectServer, start_prefect
 from tests.support.servers import stop
 from tests.support.service_process import ServiceProcess, land, until
 
-pytestmark = [pytest.mark.xdist_group("degraded"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.xdist_group("degraded"), pytest.mark.timeout(1_200)]
 
 PATH = "/api/v1/ingestions"
 HOURLY = {"frequency": "hourly", "timezone": "UTC"}

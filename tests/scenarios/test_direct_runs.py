@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.service_process import ServiceProcess, land, until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1_200)
 
 LEASE_S = 6
 SETTINGS = {

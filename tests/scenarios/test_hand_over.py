@@ -12,7 +12,7 @@ from tests.support.prefect_server import PrefectServer, start_prefect
 from tests.support.servers import stop
 from tests.support.service_process import ServiceProcess, land, until
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(1_200)]
 
 SETTINGS = {
     "AUTOLOADER_LEASE_S": "6",

@@ -129,7 +129,7 @@ def told_until(process: subprocess.Popen[str], words: str) -> list[str]:
     return told
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_a_viewer_follows_a_run_over_the_end_of_its_server(tmp_path: Path) -> None:
     environ = {
         "AUTOLOADER_FAILPOINT": "batch_claimed:after:pause",

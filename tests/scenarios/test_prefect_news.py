@@ -36,7 +36,7 @@ from tests.support.api_in_memory import FakePreviews
 from tests.support.prefect_server import PrefectServer
 from tests.support.servers import free_ports
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(1_200)]
 
 Post = Callable[[str, str], Awaitable[int]]
 RETRY = RetryPolicy(times=3, delay_s=0.0)

@@ -22,7 +22,7 @@ from tests.support.prefect_server import PrefectServer, start_prefect
 from tests.support.servers import free_ports, stop
 from tests.support.service_process import land, until
 
-pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(1_200)]
 
 START_S = 120
 PATH = "/api/v1/ingestions"

@@ -28,7 +28,7 @@ from tests.support.prefect_server import PrefectServer, start_prefect
 from tests.support.servers import stop
 from tests.support.service_process import PATIENT_S, ServiceProcess, land, until
 
-pytestmark = [pytest.mark.xdist_group("several"), pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.xdist_group("several"), pytest.mark.timeout(1_200)]
 
 PATH = "/api/v1/ingestions"
 POOL = "autoloader-pool"

@@ -25,7 +25,7 @@ def gone(processes: list[psutil.Process]) -> None:
     until(lambda: not any(is_alive(one.pid) for one in processes), GONE_S, f"all of {processes} are gone")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 def test_one_machine_in_one_word(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with started_up(home, environ={"SECRET_KEY": SECRET}) as up:

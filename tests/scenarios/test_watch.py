@@ -18,7 +18,7 @@ from tests.support.seaweed import Seaweed
 from tests.support.watching import TIMEOUT_S, watching
 from tests.support.worlds import World, make_world
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1_200)
 
 
 def one_row(number: int) -> bytes:

@@ -21,7 +21,7 @@ from tests.support.servers import stop
 from tests.support.service_process import ServiceProcess, land, until
 from tests.support.worker_process import WorkerProcess
 
-pytestmark = [pytest.mark.xdist_group("worker"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.xdist_group("worker"), pytest.mark.timeout(1_200)]
 
 # What takes seconds on a quiet machine.
 LONG_S = 120

@@ -35,8 +35,10 @@ class Listener:
                 self.connections += 1
                 self._open.append(connection)
                 if self.answer is not None:
-                    connection.recv(65536)
-                    connection.sendall(self.first.pop() if self.first else self.answer)
+                    # Who hung up meanwhile is not answered; the next one is.
+                    with suppress(OSError):
+                        connection.recv(65536)
+                        connection.sendall(self.first.pop() if self.first else self.answer)
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)

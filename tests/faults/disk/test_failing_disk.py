@@ -66,7 +66,7 @@ def load_with(fault: Fault, site: Worksite, folder: Path, when: str) -> tuple[li
 
 
 # A process under strace, and a commit that is asked for again and again.
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_write_that_fails(make_site: MakeSite, tmp_path: Path, name: str) -> None:
     fault, place = FAULTS[name]

@@ -39,7 +39,7 @@ def walked(place: str, load: str, unit: str, step: int, tmp_path: Path) -> list[
 
 
 # Dozens of loads each.
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_200)
 @pytest.mark.parametrize(
     ("place", "load", "unit", "step", "codes", "named"),
     [

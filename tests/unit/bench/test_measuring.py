@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from bench.measuring import MB, Command, measure, process_memory_bytes, tree, tree_memory_bytes
 from tests.support.servers import is_alive
+from tests.unit.persistence.desk import until
 
 # The parent waits for a line, so that the child is there when it is looked at.
 PARENT = """
@@ -68,9 +68,4 @@ def test_nothing_of_a_command_is_left_running(tmp_path: Path) -> None:
     print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
     """
     left = int(measure(python(tmp_path, code)).stdout)
-    for _ in range(200):
-        if not is_alive(left):
-            break
-        os.sched_yield()
-    subprocess.run(["sleep", "0.1"], check=True)
-    assert not is_alive(left)
+    until(lambda: not is_alive(left))

@@ -18,7 +18,7 @@ from app.domain.redaction import Redactor
 from tests.support.service_process import until
 
 NEVER_S = 600.0
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 
 class Line:

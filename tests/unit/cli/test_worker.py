@@ -16,7 +16,7 @@ from tests.support.servers import free_ports
 from tests.support.service_process import until
 from tests.support.worker_process import WorkerProcess
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1_200)
 
 
 @pytest.fixture

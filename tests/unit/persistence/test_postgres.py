@@ -332,11 +332,12 @@ def test_a_connection_that_is_cut_in_a_transaction_changes_nothing_and_is_made_a
 
 
 def test_a_transaction_that_stands_still_lets_others_go_on(url: str) -> None:
-    sleeper, other = open_desk(f"{url}?options=-c%20idle_in_transaction_session_timeout%3D100ms"), open_desk(url)
+    sleeper, other = open_desk(url), open_desk(url)
 
     def stand_still() -> None:
         with sleeper.ledger._write() as connection:
             sleeper.ledger._lock_table(connection, sleeper.table.id)
+            connection.exec_driver_sql("set local idle_in_transaction_session_timeout = '100ms'")
             assert other.take().epoch == 1
 
     with pytest.raises(LedgerUnreachableError):

@@ -72,20 +72,20 @@ def test_it_can_be_stopped_while_its_database_says_nothing(tmp_path: Path) -> No
         port = silent.getsockname()[1]
         with worker(tmp_path, f"postgresql://me:{SECRET}@127.0.0.1:{port}/db") as process:
             # It is there, has everything imported, and waits for what never comes.
-            silent.settimeout(90)
+            silent.settimeout(150)
             connection, _ = silent.accept()
             with connection:
-                connection.settimeout(90)
+                connection.settimeout(150)
                 assert connection.recv(1)
                 process.send_signal(signal.SIGTERM)
-                out, _ = process.communicate(timeout=30)
+                out, _ = process.communicate(timeout=150)
     assert process.returncode == 128 + signal.SIGTERM, out
     assert SECRET not in out
 
 
 def test_one_that_cannot_serve_says_so_alone(tmp_path: Path) -> None:
     with worker(tmp_path, f"sqlite:///{tmp_path}/none.db") as process:
-        out, _ = process.communicate(timeout=90)
+        out, _ = process.communicate(timeout=150)
     assert process.returncode == 1
     # What was forked from it has the same stderr, and ends without a word.
     assert out.startswith("Error (wrong_database): There is no database at")
@@ -96,7 +96,7 @@ def test_it_can_be_stopped_while_it_imports(tmp_path: Path) -> None:
     with worker(tmp_path, f"sqlite:///{tmp_path}/none.db") as process:
         time.sleep(1.0)
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=150)
     # Before its first line has run the system ends it; after that it ends by itself, and begins nothing.
     assert process.returncode in {128 + signal.SIGTERM, -signal.SIGTERM}, out
     assert "Traceback" not in out

@@ -21,6 +21,7 @@ from app.persistence.keys import Keyring
 from app.persistence.leases import this_process
 from app.persistence.service import SqlServiceStore, open_service_store
 from app.services.direct_runs import ChildProcesses, DirectRunner, DirectSettings, next_in_turn
+from tests.unit.persistence.desk import until
 from tests.unit.services.desk import DEAD
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -110,7 +111,16 @@ def test_a_run_that_takes_longer_is_told_as_it_is(scene: Scene) -> None:
     scene.processes.stays = {"a"}
     run_id = scene.queue("a")
 
-    run = scene.play(lambda runner: runner.run(run_id, 1.0))
+    def is_at_work() -> bool:
+        run = scene.store.run(run_id)
+        return run is not None and run.status is RunStatus.RUNNING
+
+    async def act(runner: DirectRunner) -> RunRecord:
+        await runner.start()
+        await asyncio.to_thread(until, is_at_work)
+        return await runner.run(run_id, 1.0)
+
+    run = scene.play(act)
     assert isinstance(run, RunRecord)
     assert run.status is RunStatus.RUNNING
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ from app.persistence.leases import this_process
 from app.persistence.ledger import open_ledger
 from app.persistence.schema import leases
 from app.persistence.service import SqlServiceStore, open_service_store
+from app.services import vigil
 from app.services.execution import Execution, ExecutionSettings, HandOn, RunExecutor
 from app.services.preflight import LoadRequest
 from app.services.vigil import GIVE_BACK_SIGNAL, SIGNAL, Interruption
@@ -247,6 +249,8 @@ def test_a_run_that_is_over_and_holds_its_lease_yet_is_waited_for(scene: Scene) 
     lease = scene.store.acquire(scene.ingestion.id, before.id, this_process(), 60.0)
     assert isinstance(lease, Lease)
     scene.desk.put("a.json", {"id": 1})
+    # How long one of before is waited for is a multiple of it.
+    scene.settings = replace(SETTINGS, lease_s=60.0)
     run = scene.queue()
     let_go = threading.Timer(1.0, scene.store.release, [lease])
     let_go.start()
@@ -328,15 +332,24 @@ def test_what_was_committed_before_a_cancel_stays_the_rest_is_as_if_never_begun(
     assert scene.desk.states() == {"a.json": FileState.SUCCESS, "b.json": FileState.SUCCESS}
 
 
-def test_a_run_whose_time_is_over_fails_and_what_was_committed_stays(scene: Scene) -> None:
+def test_a_run_whose_time_is_over_fails_and_what_was_committed_stays(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late_s = 0.0
+
+    def an_hour_goes_by() -> None:
+        nonlocal late_s
+        late_s = 3600.0
+
+    monkeypatch.setattr(vigil, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + late_s))
     scene.desk.settings = replace(scene.desk.settings, batch_files=1)
-    scene.settings = replace(SETTINGS, timeout_s=1.0)
+    scene.settings = replace(SETTINGS, timeout_s=600.0)
     scene.desk.put("a.json", {"id": 1})
     scene.desk.put("b.json", {"id": 2})
-    scene.desk.engine = WaitingEngine("b.json")
+    scene.desk.engine = WaitingEngine("b.json", an_hour_goes_by)
     ended = scene.execute(scene.queue())
     assert (ended.status, ended.errors[-1]["category"]) == (RunStatus.FAILED, "timed_out")
-    assert "longer than 1 s" in ended.errors[-1]["message"]
+    assert "longer than 600 s" in ended.errors[-1]["message"]
     assert (ended.files_loaded, scene.desk.ids()) == (1, [1])
 
 
@@ -659,12 +672,16 @@ def test_an_interruption_ends_what_waits_and_comes_once() -> None:
     before = signal.getsignal(SIGNAL)
     interruption = Interruption()
     with interruption.armed():
-        threading.Timer(0.05, interruption.interrupt, (RunCancelled(),)).start()
         with pytest.raises(RunCancelled):
-            time.sleep(FOREVER_S)
+            _wait_for(threading.Timer(0.05, interruption.interrupt, (RunCancelled(),)))
         interruption.interrupt(RunCancelled())
         time.sleep(0.05)
     assert signal.getsignal(SIGNAL) is before
+
+
+def _wait_for(timer: threading.Timer) -> None:
+    timer.start()
+    time.sleep(FOREVER_S)
 
 
 def test_a_disarmed_interruption_does_nothing() -> None:

@@ -29,6 +29,7 @@ from app.persistence.leases import this_process
 from app.persistence.ledger import open_ledger
 from tests.fakes.catalog import FakeCatalog
 from tests.fakes.source import MemoryReader, MemorySource
+from tests.unit.persistence.desk import until
 from tests.unit.services.desk import TABLE, Desk, error_of
 
 S = FileState
@@ -369,7 +370,12 @@ def test_a_run_at_work_is_waited_for_and_then_named(desk: Desk) -> None:
     with pytest.raises(RunInProgressError, match="theirs") as caught:
         desk.load()
     assert caught.value.run_id == "theirs"
-    releaser = threading.Timer(0.1, lambda: ledger.release(lease))
+
+    def release() -> None:
+        until(lambda: any("Waiting for run theirs" in note for note in desk.notes.notes))
+        ledger.release(lease)
+
+    releaser = threading.Thread(target=release)
     releaser.start()
     assert desk.load(wait_s=60).status is RunStatus.SUCCESS
     releaser.join()

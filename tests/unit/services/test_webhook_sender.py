@@ -211,11 +211,11 @@ def test_a_receiver_that_says_when_is_not_asked_before(desk: Desk) -> None:
 
 def test_slow_and_hostile_ones_keep_nobody_else_waiting(desk: Desk) -> None:
     """Many ingestions tell receivers that take for ever: another one's messages arrive all the same, while they do."""
-    held = asyncio.Event()
 
     async def hold(_received: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 103 Hints\r\n\r\n")
-        await held.wait()
+        # Of the loop of the receiver that is asked: they have one each.
+        await asyncio.Event().wait()
 
     with receiver(hold) as slow, receiver(hold) as slow2, receiver() as good:
         bad = [desk.ingestion({"url": (slow, slow2)[n % 2].url()}) for n in range(12)]

@@ -150,7 +150,7 @@ def opened(path: str, credentials: Mapping[str, str], reach: Reach | None) -> So
 # --- through the gate ----------------------------------------------------------------------------------------------
 
 
-def by_gate(server: Answers, host: str = "store.example", scheme: str = "http", patience_s: int = 1) -> S3Access:
+def by_gate(server: Answers, host: str = "store.example", scheme: str = "http", patience_s: int = 10) -> S3Access:
     """What leads by a name that no resolver knows to a server of this machine."""
     port = urlsplit(server.endpoint).port or 0
     settings = AwsSettings(AwsKey("a", "b"), "r", f"{scheme}://{host}:{port}", patience_s=patience_s)
@@ -210,7 +210,7 @@ def test_what_is_encrypted_goes_by_a_tunnel_to_the_same_place() -> None:
         thread.start()
         server = Answers(f"http://127.0.0.1:{listener.getsockname()[1]}")
         with pytest.raises(SourceUnreachableError):
-            list(source_of(by_gate(server, scheme="https")).discover())
+            list(source_of(by_gate(server, scheme="https", patience_s=1)).discover())
         thread.join(30)
     # A TLS handshake, for the name.
     assert hello[0][0] == 0x16

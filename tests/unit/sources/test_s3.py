@@ -248,7 +248,7 @@ def test_an_endpoint_where_nobody_listens() -> None:
     assert failed.value.category is Category.CONNECTIVITY
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_an_endpoint_that_takes_the_connection_and_stays_silent() -> None:
     held: list[socket.socket] = []
 
