@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from app.services.prefect_connection import ENVIRONMENT, IMPATIENT
 from tests.support.azurite import Azurite, shared_azurite
@@ -38,6 +39,11 @@ MACHINE = {
     "GCE_METADATA_IP": "127.0.0.1:9",
 }
 HOME_KEY = pytest.StashKey[str]()
+
+
+# Whatever else is set: how long an example takes on a machine that others use, too, is no property of the code.
+settings.register_profile("any machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
