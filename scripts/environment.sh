@@ -3,6 +3,7 @@
 # Usage: scripts/environment.sh PYTHON REQUIREMENTS
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/patiently.sh
 
 python=${1:-}
 requirements=$2
@@ -20,7 +21,7 @@ if [ ! -x .venv/bin/python ]; then
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
       echo "This Python cannot make environments yet; installing python$version-venv with apt-get."
-      apt-get update -qq && apt-get install -y -qq "python$version-venv" >/dev/null
+      install_packages "python$version-venv"
       "$python" -m venv .venv
     else
       cat "$why" >&2
@@ -32,6 +33,6 @@ if [ ! -x .venv/bin/python ]; then
 fi
 
 echo "Installing $requirements into .venv (exact versions, hashes checked)."
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements"
+patiently .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r "$requirements"
 echo "Installing the product itself."
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+patiently .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .

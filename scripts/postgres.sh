@@ -2,6 +2,7 @@
 # Make sure that this machine has a PostgreSQL server for the tests: 15 or later, for databases with a locale of ICU.
 # Nothing of it is started here; the tests start and stop a server of their own.
 set -euo pipefail
+source "$(dirname "$0")/patiently.sh"
 oldest=15
 
 newest() {
@@ -14,8 +15,7 @@ if [ "${found:-0}" -ge "$oldest" ]; then
 fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   echo "The tests need a PostgreSQL server; installing postgresql with apt-get."
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql >/dev/null
+  install_packages postgresql
   found=$(newest)
 fi
 if [ "${found:-0}" -lt "$oldest" ]; then

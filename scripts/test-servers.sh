@@ -2,6 +2,7 @@
 # Install the Azure Blob emulator that the tests run against into .tools. Does nothing where it is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/patiently.sh
 
 # A newer version is a new folder's content: the mark in it names the version.
 azurite_version=3.35.0
@@ -18,7 +19,7 @@ fi
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "Installing nodejs and npm with apt-get, for the Azure Blob emulator."
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq nodejs npm >/dev/null
+    install_packages nodejs npm
   else
     echo "Node.js and npm are missing: the tests run an Azure Blob emulator (Azurite) on them." >&2
     echo "On Debian and Ubuntu: sudo apt-get install nodejs npm" >&2
@@ -30,6 +31,6 @@ echo "Installing Azurite $azurite_version into .tools (about a minute, once)."
 rm -rf "$folder"
 mkdir -p "$folder"
 # Without a lock file, which would record where each package was downloaded from; nothing of it runs at install.
-npm install --prefix "$folder" --no-package-lock --no-save --ignore-scripts --no-audit --no-fund \
+patiently npm install --prefix "$folder" --no-package-lock --no-save --ignore-scripts --no-audit --no-fund \
   --loglevel=error "azurite@$azurite_version" >/dev/null
 echo "$azurite_version" >"$folder/version"

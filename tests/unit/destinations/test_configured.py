@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sqlite3
 from pathlib import Path
@@ -24,6 +23,7 @@ from app.domain.types import LONG, Field, Struct
 from tests.support.parquet_files import write_data_file
 from tests.support.seaweed import Seaweed
 from tests.support.servers import free_ports
+from tests.unit.persistence.desk import CLEAN
 
 TABLE = TableName("local", ("sales",), "orders")
 SCHEMA = Struct((Field("id", LONG),))
@@ -157,9 +157,7 @@ def test_names_that_differ_in_odd_characters_only_do_not_share_a_folder(tmp_path
 def test_twenty_processes_that_make_and_write_one_new_catalog_at_once_all_succeed(tmp_path: Path) -> None:
     names = [TableName("local", ("sales",), f"t{n}") for n in range(20)]
     # Forked from a server that has everything imported, so that they really meet.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    processes = [context.Process(target=load, args=(tmp_path / "warehouse", name)) for name in names]
+    processes = [CLEAN.Process(target=load, args=(tmp_path / "warehouse", name)) for name in names]
     for process in processes:
         process.start()
     for process in processes:

@@ -23,9 +23,11 @@ TABLE = "local.db.t"
 DEFINITION = Definition("s3://b/", None, FormatOptions(FileFormat.JSON))
 ELSEWHERE = Owner("another-host", 1, 0.0)
 LONG_S = 3600.0
-# Forked from a server that has no connections of ours, and everything imported.
+# Forked from a server that has no connections of ours, and everything imported: a process of tests has one.
 CLEAN = multiprocessing.get_context("forkserver")
-CLEAN.set_forkserver_preload(["tests.unit.persistence.desk", "alembic.command"])
+CLEAN.set_forkserver_preload(
+    ["tests.unit.persistence.desk", "alembic.command", "tests.unit.destinations.test_configured"]
+)
 
 
 def file(name: str, version: str = "v1", size: int = 10) -> SourceFile:
