@@ -229,7 +229,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         which = at_work.which
         if at_work.too_large is not None:
             await asyncio.to_thread(self._rows.fail, which, at_work.too_large)
-            return await self._unless_final(at_work, Failed(message=str(at_work.too_large)))
+            # That its process is gone may have been seen, and told, before anybody knew why.
+            crashed = frozenset({StateType.CRASHED})
+            return await self._unless_final(at_work, Failed(message=str(at_work.too_large)), but=crashed)
         if at_work.cancelled_at is not None:
             if not await asyncio.to_thread(self._rows.cancel, which):
                 log.info("run_of_cancelled_flow_run_not_found", flow_run_id=which.flow_run_id)
@@ -241,15 +243,17 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
             return await self._unless_final(at_work, _again("The worker ended; another one goes on with it."))
         return 0
 
-    async def _unless_final(self, at_work: AtWork, state: State[Any]) -> int:
-        """Set its state where its own process did not come to say how it ended."""
+    async def _unless_final(
+        self, at_work: AtWork, state: State[Any], *, but: frozenset[StateType] = frozenset()
+    ) -> int:
+        """Set its state where its own process did not come to say how it ended; a final one of `but` gives way too."""
         flow_run_id = at_work.flow_run.id
         try:
             found = await self.client.read_flow_run(flow_run_id)
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("flow_run_not_read", flow_run_id=str(flow_run_id), reason=type(error).__name__)
             return 0
-        if found.state is None or not found.state.is_final():
+        if found.state is None or not found.state.is_final() or found.state.type in but:
             await self._set_state(flow_run_id, state)
             self.handed_over += at_work.is_handed_over
         return 0
