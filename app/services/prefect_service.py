@@ -324,7 +324,7 @@ class PrefectService:
         return await self._connection.ask(read)
 
     async def end_flow_run(self, flow_run_id: str, message: str, *, crashed: bool) -> None:
-        """Say of a flow run that it crashed, or that it is to end. One that is gone is no error; one that is over stays.
+        """Say that a flow run crashed, or that it is to end. One that is gone is no error; one that is over stays.
 
         One that was being cancelled has been: Prefect knows no other end of it.
         """
