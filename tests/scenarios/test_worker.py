@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ import pytest
 
 from app.persistence.keys import Keyring
 from app.persistence.service import open_service_store
+from app.services.prefect_worker import MODULE
 from app.services.yielding import NICENESS
 from tests.support.prefect_server import PrefectServer, start_prefect
 from tests.support.servers import is_alive, stop
 from tests.support.service_process import ServiceProcess, land, until
-from tests.support.worker_process import WorkerProcess
+from tests.support.worker_process import COMMAND, WorkerProcess
 
 pytestmark = [pytest.mark.xdist_group("worker"), pytest.mark.timeout(900)]
 
@@ -68,10 +69,12 @@ def worker(server: PrefectServer, service: ServiceProcess, tmp_path: Path) -> It
     """Starts workers that end with the test."""
     workers: list[WorkerProcess] = []
 
-    def make(*options: str, environ: dict[str, str] | None = None, ready: bool = True) -> WorkerProcess:
-        made = WorkerProcess(tmp_path / f"w{len(workers)}", {**_environ(server, service), **(environ or {})}, options)
-        workers.append(made)
-        return made.start(ready=ready)
+    def make(
+        *options: str, environ: dict[str, str] | None = None, ready: bool = True, command: Sequence[str] = COMMAND
+    ) -> WorkerProcess:
+        folder = tmp_path / f"w{len(workers)}"
+        workers.append(WorkerProcess(folder, {**_environ(server, service), **(environ or {})}, options, command))
+        return workers[-1].start(ready=ready)
 
     yield make
     for one in workers:
@@ -155,7 +158,9 @@ def test_what_becomes_of_runs_when_they_or_their_worker_end(
     hurried = _what_they_are_forked_from_is_replaced(server, service, first, tmp_path)
     _told_twice_it_stops_at_once(first)
 
-    second = worker("--grace", "0", "--output", "json", environ=IN_THE_MIDST)
+    # What the command becomes: only there it can be told that nobody is going to kill it some seconds after its grace.
+    patient = ("--grace", "0", "--patience", str(LONG_S), "--output", "json")
+    second = worker(*patient, environ=IN_THE_MIDST, command=("-P", "-m", MODULE))
     handed = _ingestion(service, tmp_path, "handed")
     answer = _at_work(server, service, handed)
     # This one was left by the first worker.

@@ -63,6 +63,8 @@ class WorkerSettings:
         limit: Runs at once.
         special: Names of the queues that are not like any other.
         memory_limit_gb: What a run may have; None: as much as it takes.
+        hand_over_s: How long runs may take to hand themselves over when the worker ends.
+        last_words_s: How long it then may take to tell Prefect.
     """
 
     pool: str
@@ -71,6 +73,8 @@ class WorkerSettings:
     limit: int
     special: Queues
     memory_limit_gb: float | None = None
+    hand_over_s: float = HAND_OVER_S
+    last_words_s: float = LAST_WORDS_S
 
 
 @dataclass
@@ -335,7 +339,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         """Begin nothing more; let runs end within `grace_s`, have the others handed over. `hurry` ends them at once."""
         self._is_draining = True
         await self._until_idle(grace_s, hurry)
-        deadline = time.monotonic() + HAND_OVER_S
+        deadline = time.monotonic() + self._settings.hand_over_s
         while self._at_work and time.monotonic() < deadline and not hurry.is_set():
             for at_work in self.at_work:
                 at_work.is_handed_over = True
@@ -345,7 +349,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         for at_work in self.at_work:
             log.warning("run_killed", flow_run_id=at_work.which.flow_run_id, pid=at_work.fork.pid)
             at_work.fork.kill()
-        await self._until_idle(LAST_WORDS_S, asyncio.Event())
+        await self._until_idle(self._settings.last_words_s, asyncio.Event())
 
     async def _until_idle(self, seconds: float, hurry: asyncio.Event) -> None:
         deadline = time.monotonic() + seconds
