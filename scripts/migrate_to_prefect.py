@@ -43,13 +43,15 @@ async def _migrate(*, dry_run: bool) -> MigrationReport:
         orchestration = build_orchestration(service, os.environ, lambda _up, _detail, _facts: None)
         if orchestration is None:
             raise AutoloaderError("PREFECT_API_URL is not set.", remedy="Set it to the address of the Prefect API.")
-        await orchestration.prefect.initialize()
-        try:
-            return await orchestration.migration.migrate(
-                None, dry_run=dry_run, within_s=None, on_progress=_show_progress
-            )
-        finally:
-            await orchestration.prefect.close()
+        # It keeps nobody else waiting.
+        with orchestration.prefect.patiently():
+            await orchestration.prefect.initialize()
+            try:
+                return await orchestration.migration.migrate(
+                    None, dry_run=dry_run, within_s=None, on_progress=_show_progress
+                )
+            finally:
+                await orchestration.prefect.close()
     finally:
         service.close()
 

@@ -150,7 +150,14 @@ class AtHandDesk:
     # --- how --------------------------------------------------------------------------------------------------------
 
     def _do(self, call: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(call)
+        return self._runner.run(self._patiently(call))
+
+    async def _patiently(self, call: Coroutine[Any, Any, T]) -> T:
+        """Wait for Prefect longer than the API does: a command keeps nobody else waiting."""
+        if self._orchestration is None:
+            return await call
+        with self._orchestration.prefect.patiently():
+            return await call
 
     def _ingestions(self, *, scheduling: bool = False) -> IngestionService:
         if scheduling:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from app.supervision.tree import TreePlan
 
 PORT, PREFECT_PORT, HOST = 8000, 4200, "127.0.0.1"
+# A Prefect server that is busy is waited for before anything is started: what it is then need not be found out later.
+PREFECT_TIMEOUT_S = 10.0
 
 
 def up(
@@ -115,7 +117,11 @@ def _port(host: str, given: int | None, usual: int, option: str, *, free_ports: 
     from app.supervision.ports import check_port, free_port
 
     if given is None and free_ports:
-        return free_port(host)
+        free = free_port(host)
+        while free == taken:
+            # The system may give the same one twice, for nobody listens on it yet.
+            free = free_port(host)
+        return free
     port = given or usual
     if port == taken:
         raise UsageError(f"Port {port} is to be the Prefect server's and the API's.", remedy=f"Give another {option}.")
@@ -141,7 +147,7 @@ def _check_prefect(url: str, environ: Mapping[str, str]) -> None:
 
     ours, where = version("prefect"), without_password(url)
     try:
-        theirs = PrefectAsking(url, environ, "").version()
+        theirs = PrefectAsking(url, environ, "", timeout_s=PREFECT_TIMEOUT_S).version()
     except PrefectUnusableError as error:
         raise PrefectUnusableError(
             f"PREFECT_API_URL is {where}, and what answers there cannot be used. {error.message}",

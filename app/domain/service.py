@@ -164,7 +164,11 @@ class Ingestions(Protocol):
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run to be queued."""
+    """A run to be queued.
+
+    Args:
+        scheduled_for: The time of the schedule that it stands for, if any.
+    """
 
     id: str
     ingestion_id: str
@@ -173,6 +177,7 @@ class NewRun:
     retry_of: str | None = None
     only_keys: tuple[str, ...] | None = None
     flow_run_id: str | None = None
+    scheduled_for: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +210,7 @@ class RunOrders(Protocol):
             NotFoundError: There is no such ingestion.
             NotActiveError: It is a draft or paused.
             RunAtWorkError: Another run of it is queued or at work.
+            ConflictError: `scheduled_for` is to pass: a run that is over, and was not cancelled, began after it.
         """
         ...
 
@@ -332,10 +338,6 @@ class RunOrders(Protocol):
 
     def is_run_alive(self, run_id: str) -> bool:
         """Whether a live process is at work on it, by its ingestion's lease."""
-        ...
-
-    def last_run_began_at(self, ingestion_id: str) -> datetime | None:
-        """When the last run of the ingestion that is over, and not cancelled, began."""
         ...
 
     def failed_keys(self, ingestion_id: str, *, run_id: str | None = None) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, exists, func, literal, or_, select, tuple_, update
 
 from app.domain.errors import (
+    ConflictError,
     FileFailure,
     LoadIngestionError,
     NotActiveError,
@@ -61,6 +62,8 @@ class SqlRunOrders(SqlLeases):
             if at_work is not None:
                 what = "is queued" if at_work.status == _QUEUED else "is at work"
                 raise RunAtWorkError(f"Run {at_work.id} of this ingestion {what}.", run_id=at_work.id)
+            # In this order: a run that ends between both looks is seen by the second one.
+            _refuse_served(connection, new)
             connection.execute(self._insert(runs).values(_queued(new, ingestion.table_id, self._now(connection))))
             tell_run(connection, new.id)
             return _record(_row(connection, new.id))
@@ -406,16 +409,6 @@ class SqlRunOrders(SqlLeases):
 
     # --- what is known of the past --------------------------------------------------------------------------------
 
-    def last_run_began_at(self, ingestion_id: str) -> datetime | None:
-        """When the last one that is over, and not cancelled, began."""
-        over = (RunStatus.SUCCESS.value, RunStatus.PARTIAL.value, RunStatus.FAILED.value)
-        statement = select(func.max(runs.c.started_at)).where(
-            runs.c.ingestion_id == ingestion_id, runs.c.status.in_(over)
-        )
-        with self._read() as connection:
-            found: datetime | None = connection.execute(statement).scalar()
-            return found
-
     def failed_keys(self, ingestion_id: str, *, run_id: str | None = None) -> list[str]:
         """Keys of files that failed."""
         statement = (
@@ -526,6 +519,26 @@ def _refuse(ingestion: Row[Any], *, active_only: bool) -> None:
     if active_only and ingestion.status != IngestionStatus.ACTIVE.value:
         remedy = "" if ingestion.status == IngestionStatus.PAUSED.value else 'Set its status to "active" first.'
         raise NotActiveError(f"The ingestion is {ingestion.status}.", remedy=remedy)
+
+
+def _refuse_served(connection: Connection, new: NewRun) -> None:
+    """Let a time of the schedule pass that a run which is over has served.
+
+    Only a run that began after it lets it pass, never a later time of the schedule that is due: nobody may have made a
+    flow run for that one. A server that comes back after hours makes flow runs for times to come, not for those that
+    were missed, and near a change of the clocks its times are not ours.
+    """
+    if new.scheduled_for is None:
+        return
+    over = (RunStatus.SUCCESS.value, RunStatus.PARTIAL.value, RunStatus.FAILED.value)
+    statement = select(func.max(runs.c.started_at)).where(
+        runs.c.ingestion_id == new.ingestion_id, runs.c.status.in_(over)
+    )
+    began_at: datetime | None = connection.execute(statement).scalar()
+    if began_at is not None and began_at >= new.scheduled_for:
+        raise ConflictError(
+            f"The ingestion ran at {began_at:%Y-%m-%d %H:%M:%S} UTC, after {new.scheduled_for:%Y-%m-%d %H:%M} UTC."
+        )
 
 
 def _known(connection: Connection, new: NewRun) -> Row[Any] | None:

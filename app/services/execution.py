@@ -143,13 +143,10 @@ class RunExecutor:
         store.settle_dead_runs(self._settings.retry, ingestion_id)
         found = self._find(ingestion_id, run_id, flow_run_id, trigger)
         if found is None:
-            reason = self._why_not_now(ingestion, scheduled_for)
-            if reason:
-                return Execution(None, reason)
             method = Method.DIRECT if flow_run_id is None else Method.PREFECT
-            new = NewRun(uuid.uuid4().hex, ingestion_id, trigger, method, flow_run_id=flow_run_id)
+            run = NewRun(uuid.uuid4().hex, ingestion_id, trigger, method)
             try:
-                found = store.queue_run(new)
+                found = store.queue_run(replace(run, flow_run_id=flow_run_id, scheduled_for=scheduled_for))
             except (ConflictError, NotFoundError) as refusal:
                 return Execution(None, refusal.message)
         return self._begin(ingestion, found, queue)
@@ -191,20 +188,6 @@ class RunExecutor:
             return None
         self._store.set_flow_run(waiting.id, flow_run_id)
         return self._store.run(waiting.id)
-
-    def _why_not_now(self, ingestion: Ingestion, scheduled_for: datetime | None) -> str:
-        """Why a time of the schedule is to pass; empty: it is not.
-
-        Only a run that began after it lets it pass, never a later time of the schedule that is due: nobody may have
-        made a flow run for that one. A server that comes back after hours makes flow runs for times to come, not for
-        those that were missed, and near a change of the clocks its times are not ours.
-        """
-        if scheduled_for is None:
-            return ""
-        began_at = self._store.last_run_began_at(ingestion.id)
-        if began_at is not None and began_at >= scheduled_for:
-            return f"The ingestion ran at {began_at:%Y-%m-%d %H:%M:%S} UTC, after {scheduled_for:%Y-%m-%d %H:%M} UTC."
-        return ""
 
     # --- carry it out ---------------------------------------------------------------------------------------------
 

@@ -324,13 +324,24 @@ class PrefectService:
         return await self._connection.ask(read)
 
     async def end_flow_run(self, flow_run_id: str, message: str, *, crashed: bool) -> None:
-        """Say of a flow run that it crashed, or that it is to end. One that is gone is no error."""
+        """Say that a flow run crashed, or that it is to end. One that is gone is no error; one that is over stays.
+
+        One that was being cancelled has been: Prefect knows no other end of it.
+        """
 
         async def end(client: PrefectClient) -> None:
             from prefect.states import Cancelling, Crashed  # noqa: PLC0415
 
+            which = UUID(flow_run_id)
             state: State[Any] = Crashed(message=message) if crashed else Cancelling(message=message)
-            await client.set_flow_run_state(UUID(flow_run_id), state, force=crashed)
+            # Whoever ended it may say why at this very moment: Prefect itself decides that a final state stays.
+            await client.set_flow_run_state(which, state, force=False)
+            if not crashed:
+                return
+            left = (await client.read_flow_run(which)).state
+            if left is None or not left.is_final():
+                # Its rules may want something of whoever carries it out, and there is nobody.
+                await client.set_flow_run_state(which, state, force=True)
 
         await self._unless_gone(end)
 

@@ -69,10 +69,10 @@ class ApiAsking:
 class PrefectAsking:
     """A Prefect server."""
 
-    def __init__(self, api_url: str, environ: Mapping[str, str], pool: str) -> None:
+    def __init__(self, api_url: str, environ: Mapping[str, str], pool: str, *, timeout_s: float = TIMEOUT_S) -> None:
         """Ask it with the key that `environ` has for it, if any."""
         address, key = _apart(api_url)
-        self._asking = Asking(address, {**key, **_key(environ)})
+        self._asking = Asking(address, {**key, **_key(environ)}, timeout_s=timeout_s)
         self._pool = pool
 
     def is_up(self) -> bool:

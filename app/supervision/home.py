@@ -12,7 +12,7 @@ from app.domain.errors import AlreadyUpError, HomeUnwritableError
 
 LOCK = "up.lock"
 # What a tree that was killed has left is ended by its watchdog, which holds the lock meanwhile.
-LEFTOVERS_S = 10.0
+LEFTOVERS_S = 30.0
 LOOK_EVERY_S = 0.1
 _MOST = 4096
 

@@ -45,7 +45,15 @@ class Supervisor:
     """Runs one tree, once."""
 
     def __init__(
-        self, specs: Sequence[ChildSpec], mark: str, lock: int, *, say: Say, on_ready: Callable[[dict[str, int]], None]
+        self,
+        specs: Sequence[ChildSpec],
+        mark: str,
+        lock: int,
+        *,
+        say: Say,
+        on_ready: Callable[[dict[str, int]], None],
+        last_after_s: float = LAST_AFTER_S,
+        kill_after_s: float = KILL_AFTER_S,
     ) -> None:
         """Prepare to run these children.
 
@@ -55,12 +63,16 @@ class Supervisor:
             lock: The home's, which the watchdog holds too.
             say: Told (speaker, line).
             on_ready: Called when all are ready for the first time, with the process id of each.
+            last_after_s: When those that others need are asked to end, although others have not.
+            kill_after_s: When whoever is still there is killed.
         """
         self._children = [Child(spec) for spec in specs]
         self._mark = mark
         self._lock = lock
         self._say = say
         self._on_ready = on_ready
+        self._last_after_s = last_after_s
+        self._kill_after_s = kill_after_s
         self._selector = selectors.DefaultSelector()
         self._held: dict[int, bytes] = {}
         self._signals: list[int] = []
@@ -218,8 +230,8 @@ class Supervisor:
         began, self._is_stopping = time.monotonic(), True
         if self._signals:
             self._say(SELF, "Stopping; once more kills at once.")
-        while self._running() and len(self._signals) <= 1 and time.monotonic() - began < KILL_AFTER_S:
-            self._ask_to_end(with_last=time.monotonic() - began > LAST_AFTER_S)
+        while self._running() and len(self._signals) <= 1 and time.monotonic() - began < self._kill_after_s:
+            self._ask_to_end(with_last=time.monotonic() - began > self._last_after_s)
             self._wait()
             self._reap()
         killed = self._running()
@@ -227,7 +239,7 @@ class Supervisor:
         if not kill_marked(self._mark, within_s=SWEEP_S):
             self._say(SELF, "A process does not end although it was killed: the system is busy with it.")
         if killed and self._signals:
-            why = "at once" if len(self._signals) > 1 else f"after {KILL_AFTER_S:g} s"
+            why = "at once" if len(self._signals) > 1 else f"after {self._kill_after_s:g} s"
             self._say(SELF, f"Killed {why}: {', '.join(map(str, killed))}.")
         self._reap()
         self._close()

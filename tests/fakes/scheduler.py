@@ -19,6 +19,7 @@ from app.services.prefect_plans import (
     queue_of,
     run_key,
 )
+from app.services.reconciling import FINAL
 
 SETTINGS = PrefectSettings("http://nowhere.invalid/api", "fake")
 
@@ -159,7 +160,7 @@ class MemoryScheduler:
     async def end_flow_run(self, flow_run_id: str, message: str, *, crashed: bool) -> None:
         """Say that it crashed, or that it is to end."""
         self._asked(f"end {flow_run_id} {message}")
-        if flow_run_id in self.flow_runs:
+        if flow_run_id in self.flow_runs and self.flow_runs[flow_run_id].state not in FINAL:
             state = "CRASHED" if crashed else "CANCELLED"
             old = self.flow_runs[flow_run_id]
             self.flow_runs[flow_run_id] = FlowRun(**{**old.__dict__, "state": state, "state_name": state.capitalize()})

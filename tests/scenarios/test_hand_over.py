@@ -15,7 +15,6 @@ from tests.support.service_process import ServiceProcess, land, until
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.timeout(1_200)]
 
 SETTINGS = {
-    "AUTOLOADER_LEASE_S": "6",
     "AUTOLOADER_SETTLE_S": "0",
     "AUTOLOADER_LOCAL_ROOTS": "/",
     "HIGH_MEMORY_THRESHOLD_GB": "0.001",
@@ -26,6 +25,8 @@ YEARLY = {"frequency": "custom", "cron_expression": "0 0 1 1 *"}
 # About 1.9 MB; the threshold is 1.07.
 LARGE = 20
 TRIES = 5
+# What takes seconds on a quiet machine.
+LONG_S = 240
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,13 @@ def _started(service: ServiceProcess, **settings: str) -> None:
     service.stop()
     service.environ = {**{k: v for k, v in service.environ.items() if k != "AUTOLOADER_FAILPOINT"}, **settings}
     service.start()
-    until(lambda: service.call("GET", "/health")["prefect"] == "connected", 60, "Prefect is connected")
+    until(lambda: service.call("GET", "/health").get("prefect") == "connected", LONG_S, "Prefect is connected")
 
 
 def _large_one(service: ServiceProcess, folder: Path, name: str) -> dict[str, Any]:
     land(folder, 0, LARGE)
     made = service.create(folder, YEARLY, name)
-    until(lambda: service.ingestion(made)["prefect_deployment_id"], 90, "the ingestion has its deployment")
+    until(lambda: service.ingestion(made)["prefect_deployment_id"], LONG_S, "the ingestion has its deployment")
     return made
 
 
@@ -79,7 +80,7 @@ def test_a_run_that_finds_much_goes_on_in_the_high_memory_queue(
 ) -> None:
     _started(service)
     made, answer = _begun(service, tmp_path, "handed")
-    run = service.ended(made, answer["run_id"], 150)
+    run = service.ended(made, answer["run_id"], LONG_S)
     assert (run["status"], run["trigger"], run["rows"]["loaded"]) == ("success", "manual", LARGE * 1000)
     assert service.rows(made["name"]) == LARGE * 1000
     assert [one["id"] for one in service.runs(made)] == [answer["run_id"]]
@@ -88,7 +89,7 @@ def test_a_run_that_finds_much_goes_on_in_the_high_memory_queue(
         found = _flow_runs(server, answer["run_id"])
         return found if {one["state_type"] for one in found} == {"COMPLETED"} else []
 
-    first, second = until(both, 60, "both flow runs are over")
+    first, second = until(both, LONG_S, "both flow runs are over")
     assert (first["id"], second["id"]) == (answer["flow_run_id"], run["flow_run_id"])
     assert [one["work_queue_name"] for one in (first, second)] == ["autoloader-priority", "autoloader-high-memory"]
     assert "handed over to the work queue autoloader-high-memory" in first["state"]["message"]
@@ -102,9 +103,9 @@ def test_a_run_whose_process_is_killed_while_it_is_handed_over_goes_on_there(
     # Between our row, which says so, and the flow run that is to be made; and again when the load is over.
     _started(service, AUTOLOADER_FAILPOINT="run_finished:after:kill")
     made, answer = _begun(service, tmp_path, "struck")
-    run = service.ended(made, answer["run_id"], 150)
+    run = service.ended(made, answer["run_id"], LONG_S)
     assert (run["status"], run["rows"]["loaded"], run["attempts"]) == ("success", LARGE * 1000, 2)
     assert service.rows(made["name"]) == LARGE * 1000
-    first, second = _flow_runs(server, answer["run_id"])
-    assert first["state_type"] == "CRASHED"
+    until(lambda: _flow_runs(server, answer["run_id"])[0]["state_type"] == "CRASHED", LONG_S, "Prefect knows it")
+    _, second = _flow_runs(server, answer["run_id"])
     assert (second["work_queue_name"], second["id"]) == ("autoloader-high-memory", run["flow_run_id"])

@@ -111,17 +111,17 @@ def scene(prefect: PrefectServer, tmp_path: Path) -> Iterator[Scene]:
 @asynccontextmanager
 async def connected(scene: Scene) -> AsyncIterator[PrefectHints]:
     """Prefect is there, and hints are followed."""
-    assert await scene.prefect.initialize(), scene.prefect.trouble
-    hints = PrefectHints(scene.service.store, scene.reconciler.look_at, _nothing)
-    task = asyncio.create_task(hints.run())
-    try:
-        with scene.prefect.patiently():
+    with scene.prefect.patiently():
+        assert await scene.prefect.initialize(), scene.prefect.trouble
+        hints = PrefectHints(scene.service.store, scene.reconciler.look_at, _nothing)
+        task = asyncio.create_task(hints.run())
+        try:
             yield hints
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        await scene.prefect.close()
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await scene.prefect.close()
 
 
 async def _nothing() -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import httpx
 import pytest
@@ -33,8 +34,15 @@ pytestmark = [pytest.mark.xdist_group("several"), pytest.mark.timeout(1_200)]
 PATH = "/api/v1/ingestions"
 POOL = "autoloader-pool"
 PASSPHRASE = "a passphrase of the tests"
-HOURLY = {"frequency": "hourly"}
+# None of its times comes while a test runs: what runs, the test has begun.
+YEARLY = {"frequency": "custom", "cron_expression": "0 0 1 1 *"}
 MADE_BEFORE = 6
+# What takes seconds on a quiet machine.
+LONG_S = 240
+TRIES = 8
+# What a service tells when Prefect was slow to answer it: another one may have reconciled then, or what was made is
+# counted by nobody.
+DISTURBANCES = {"prefect_lost", "reconciling_ended_early", "deployment_not_reconciled"}
 ACCEPTED, CONFLICT = httpx.codes.ACCEPTED, httpx.codes.CONFLICT
 
 
@@ -67,27 +75,49 @@ class Team:
         with ThreadPoolExecutor(len(self.services)) as pool:
             return list(pool.map(ask, self.services))
 
+    @property
+    def is_undisturbed(self) -> bool:
+        """Whether Prefect has answered all of them until now."""
+        told = [line for service in self.services for line in logged(service)]
+        return not any(line["event"] in DISTURBANCES or line.get("left") for line in told)
+
     def create(self, name: str, schedule: dict[str, str] | None = None) -> dict[str, Any]:
-        return self.services[0].create(self.source, schedule, name)
+        made = self.services[0].create(self.source, schedule, name)
+        if schedule is not None:
+            until(lambda: self.services[1].ingestion(made)["prefect_deployment_id"], LONG_S, f"{name} is deployed")
+        return made
 
-    def deployed(self, made: dict[str, Any]) -> None:
-        """Wait until it has its deployment."""
-        until(lambda: self.services[1].ingestion(made)["prefect_deployment_id"], 90, "it is deployed")
+    def run_once(self, name: str, schedule: dict[str, str] | None = None) -> tuple[dict[str, Any], str]:
+        """A new ingestion, run through both at once: one does, the other one says which run that is. The run's id."""
+        for number in range(TRIES):
+            made = self.create(f"{name}_{number}", schedule)
+            first, second = sorted(self.at_once("POST", f"{PATH}/{made['id']}/run"), key=lambda one: one.status_code)
+            if second.status_code == CONFLICT:
+                assert first.status_code == ACCEPTED, first.text
+                assert second.json()["code"] == "run_in_progress"
+                run_id: str = first.json()["run_id"]
+                assert second.json()["run_id"] == run_id
+                return made, run_id
+            self._came_one_after_the_other(made, first, second)
+        raise AssertionError(f"Never were both asked at once in {TRIES} tries.")
 
-    def run_once(self, made: dict[str, Any]) -> str:
-        """Run it through both at once: one does, the other one says which run that is. The run's id."""
-        first, second = sorted(self.at_once("POST", f"{PATH}/{made['id']}/run"), key=lambda one: one.status_code)
-        assert (first.status_code, second.status_code) == (ACCEPTED, CONFLICT), (first.text, second.text)
-        assert second.json()["code"] == "run_in_progress"
-        run_id: str = first.json()["run_id"]
-        assert second.json()["run_id"] == run_id
-        return run_id
+    def _came_one_after_the_other(self, made: dict[str, Any], *answers: httpx.Response) -> None:
+        """Make sure that of two runs one was over before the other one was asked for."""
+        assert [one.status_code for one in answers] == [ACCEPTED] * 2, [one.text for one in answers]
+        runs = [self.services[0].ended(made, one.json()["run_id"], LONG_S) for one in answers]
+        first, second = sorted(runs, key=lambda run: datetime.fromisoformat(run["created_at"]))
+        assert datetime.fromisoformat(first["ended_at"]) <= datetime.fromisoformat(second["created_at"])
+
+
+def logged(service: ServiceProcess) -> list[dict[str, Any]]:
+    """The events of its log; a line without its end is still being written."""
+    lines = service.log.splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
 
 
 def reconciled(service: ServiceProcess) -> list[dict[str, Any]]:
     """What its passes did, as its log tells."""
-    lines = (json.loads(line) for line in service.log.splitlines() if line.startswith("{"))
-    return [line for line in lines if line["event"] == "reconciled"]
+    return [line for line in logged(service) if line["event"] == "reconciled"]
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +153,7 @@ def team(postgres: Postgres, migrated: str, tmp_path_factory: pytest.TempPathFac
 
 def _keep_some(url: str, folder: Path) -> None:
     store = open_service_store(url, Keyring(PASSPHRASE, None, folder), lambda _: None)
-    document = {"source": {"type": "local", "path": str(folder / "in")}, "schedule": HOURLY}
+    document = {"source": {"type": "local", "path": str(folder / "in")}, "schedule": YEARLY}
     for number in range(MADE_BEFORE):
         name = f"before-{number}"
         store.add_ingestion(NewIngestion(name, "default", name, IngestionStatus.ACTIVE, "local.shop.b", document))
@@ -146,18 +176,26 @@ def _worker(home: Path, environ: dict[str, str]) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(40)
+            process.wait(PATIENT_S)
         finally:
             process.kill()
+            process.wait()
 
 
 def test_one_of_them_reconciles(team: Team) -> None:
     names = {f"ingestion-before-{number}" for number in range(MADE_BEFORE)}
-    until(lambda: names <= {one["name"] for one in team.server.deployments()}, 60, "all deployments stand")
-    until(lambda: sum(one["made"] for s in team.services for one in reconciled(s)) >= MADE_BEFORE, 30, "it is logged")
-    done = [sum(one["made"] for one in reconciled(service)) for service in team.services]
-    assert sorted(done) == [0, MADE_BEFORE]
-    assert team.reconciler() is team.services[done.index(MADE_BEFORE)]
+    until(lambda: names <= {one["name"] for one in team.server.deployments()}, LONG_S, "all deployments stand")
+
+    def done() -> list[int]:
+        return [sum(one["made"] for one in reconciled(service)) for service in team.services]
+
+    until(lambda: sum(done()) >= MADE_BEFORE or not team.is_undisturbed, LONG_S, "it is logged")
+    made, reconciler = done(), team.reconciler()
+    # None was made twice, whoever made it.
+    assert sum(made) <= MADE_BEFORE
+    if team.is_undisturbed:
+        assert sorted(made) == [0, MADE_BEFORE]
+        assert reconciler is team.services[made.index(MADE_BEFORE)]
 
 
 def test_what_is_triggered_through_both_at_once_runs_once(team: Team) -> None:
@@ -165,13 +203,9 @@ def test_what_is_triggered_through_both_at_once_runs_once(team: Team) -> None:
         found = team.server.ask(f"/work_pools/{POOL}/workers/filter", {})
         return sum(one["status"] == "ONLINE" for one in found)
 
-    until(lambda: workers() == 2, 90, "both workers are online")
-    some = [team.create(f"scheduled_{number}", HOURLY) for number in range(2)]
-    for made in some:
-        team.deployed(made)
-    runs = [team.run_once(made) for made in some]
-    for made, run_id in zip(some, runs, strict=True):
-        run = team.services[1].ended(made, run_id, 120)
+    until(lambda: workers() == 2, LONG_S, "both workers are online")
+    for made, run_id in [team.run_once(f"scheduled_{number}", YEARLY) for number in range(2)]:
+        run = team.services[1].ended(made, run_id, LONG_S)
         assert (run["status"], run["rows"]["loaded"]) == ("success", 2000)
         assert team.services[0].rows(made["name"]) == 2000
         assert team.query(f"select id, attempts from runs where ingestion_id = '{made['id']}'") == [(run_id, 1)]
@@ -181,12 +215,11 @@ def test_what_is_triggered_through_both_at_once_runs_once(team: Team) -> None:
 
 
 def test_direct_runs_are_few_at_a_time_and_each_is_carried_out_once(team: Team) -> None:
-    some = [team.create(f"direct_{number}") for number in range(5)]
-    runs = [team.run_once(made) for made in some]
-    ended = [team.services[n % 2].ended(made, runs[n], 120) for n, made in enumerate(some)]
+    some = [team.run_once(f"direct_{number}") for number in range(5)]
+    ended = [team.services[n % 2].ended(*which, LONG_S) for n, which in enumerate(some)]
     assert {(run["status"], run["method"], run["rows"]["loaded"]) for run in ended} == {("success", "direct", 2000)}
     assert set(team.query("select attempts from runs where method = 'direct'")) == {(1,)}
-    assert [team.services[0].rows(made["name"]) for made in some] == [2000] * len(some)
+    assert [team.services[0].rows(made["name"]) for made, _ in some] == [2000] * len(some)
     # One for each of the two processes.
     assert at_work_at_once(ended) <= 2
 
@@ -221,15 +254,29 @@ def test_one_idempotency_key_makes_one_ingestion(team: Team) -> None:
 
 
 def test_another_one_reconciles_when_the_one_that_did_is_killed(team: Team) -> None:
-    first = until(team.reconciler, 30, "one of them reconciles")
+    first = until(team.reconciler, LONG_S, "one of them reconciles")
     assert first is not None
     (second,) = [one for one in team.services if one is not first]
-    assert reconciled(second) == []
+    before = len(reconciled(second))
+    if team.is_undisturbed:
+        assert before == 0
     first.kill()
     lost = team.server.deployments()[0]
-    team.server.ask(f"/deployments/{lost['id']}", method="DELETE")
-    until(lambda: lost["name"] in {one["name"] for one in team.server.deployments()}, 120, "it stands again")
-    until(lambda: reconciled(second), 30, "the other one has done it")
+    _delete(team.server, lost)
+    until(lambda: lost["name"] in {one["name"] for one in team.server.deployments()}, LONG_S, "it stands again")
+    until(lambda: len(reconciled(second)) > before, LONG_S, "the other one has done it")
     first.start()
-    until(lambda: first.call("GET", "/health")["prefect"] == "connected", 60, "the first one is back")
-    assert team.reconciler() is second
+    until(lambda: first.call("GET", "/health").get("prefect") == "connected", LONG_S, "the first one is back")
+    reconciler = team.reconciler()
+    if team.is_undisturbed:
+        assert reconciler is second
+
+
+def _delete(server: PrefectServer, deployment: dict[str, Any]) -> None:
+    try:
+        server.ask(f"/deployments/{deployment['id']}", method="DELETE")
+    except HTTPError as error:
+        # It was asked again, for it did at once what it was late to answer.
+        with error:
+            if error.code != httpx.codes.NOT_FOUND:
+                raise

@@ -27,18 +27,20 @@ START_S = 90
 # What takes a second on a quiet machine may take very long on a busy one; nothing is given up sooner.
 PATIENT_S = 150
 # Seconds on a quiet machine; a service that waits for something waits for ever.
-STOP_S = 90
+STOP_S = 150
 
 
-def until(look: Callable[[], T], within_s: float, what: str) -> T:
-    """What `look` gives as soon as it is something."""
+def until(look: Callable[[], T], within_s: float, what: str | Callable[[], str]) -> T:
+    """What `look` gives as soon as it is something; `what` is said where that never comes, as it is by then."""
     within_s = max(within_s, PATIENT_S)
     deadline = time.monotonic() + within_s
     while True:
         found = look()
         if found:
             return found
-        assert time.monotonic() < deadline, f"Not within {within_s:g} s: {what}."
+        if time.monotonic() > deadline:
+            said = what if isinstance(what, str) else what()
+            raise AssertionError(f"Not within {within_s:g} s: {said}.")
         time.sleep(0.25)
 
 
@@ -126,6 +128,7 @@ class ServiceProcess:
             process.wait(STOP_S)
         finally:
             process.kill()
+            process.wait()
             for child in below:
                 with suppress(psutil.NoSuchProcess):
                     child.kill()

@@ -1,6 +1,7 @@
 """A tree of small programs under the real head, in a process of its own: `python -m tests.support.small_tree HOME`.
 
-What to run is in `HOME/tree.json`. A child writes its process id to `HOME/NAME.pid`, and so does whatever it starts.
+What to run, and by which times, is in `HOME/tree.json`. A child writes its process id to `HOME/NAME.pid`, and so does
+whatever it starts.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from app.domain.errors import AutoloaderError
 from app.domain.redaction import Redactor
 from app.supervision.children import ChildSpec, Look
 from app.supervision.home import take_home
-from app.supervision.marked import VARIABLE, marked_pids
+from app.supervision.marked import VARIABLE, marked_pids, send
 from app.supervision.supervisor import SELF, Supervisor
 from app.supervision.voices import Voices
 from tests.support.command import ROOT
 from tests.support.servers import is_alive
 from tests.support.service_process import until
 
-WITHIN_S = 60
+WITHIN_S = 150
 # What each child begins with; `note` says that it is there, `below` starts a program in a session of its own.
 PRELUDE = """
 import os, signal, subprocess, sys, time
@@ -48,8 +49,9 @@ def main() -> None:
     """Run the tree, as `autoloader up` does its own."""
     home = Path(sys.argv[1])
     mark = str(home)
-    given: list[dict[str, Any]] = json.loads((home / "tree.json").read_text())
-    specs = [_spec(home, mark, one) for one in given]
+    given: dict[str, Any] = json.loads((home / "tree.json").read_text())
+    specs = [_spec(home, mark, one) for one in given["children"]]
+    times: dict[str, float] = given["times"]
     names = (SELF, *(spec.name for spec in specs))
     voices = Voices(sys.stderr.write, Redactor(["very-secret-text"]), names, colours=False)
 
@@ -57,7 +59,7 @@ def main() -> None:
         print(json.dumps(pids), flush=True)
 
     try:
-        number = Supervisor(specs, mark, take_home(home), say=voices.say, on_ready=on_ready).run()
+        number = Supervisor(specs, mark, take_home(home), say=voices.say, on_ready=on_ready, **times).run()
     except AutoloaderError as error:
         print(json.dumps({"code": error.code, "message": error.message}), flush=True)
         sys.exit(1)
@@ -97,17 +99,17 @@ class SmallTree:
     def pid(self, what: str) -> int:
         """The process that wrote it down, when it has."""
         path = self.home / f"{what}.pid"
-        until(path.exists, WITHIN_S, f"{what} is there\n{self.log}")
+        until(path.exists, WITHIN_S, lambda: f"{what} is there\n{self.log}")
         return int(path.read_text())
 
     def another(self, what: str, pid: int) -> int:
         """The process that has taken the place of that one."""
-        until(lambda: self.pid(what) != pid, WITHIN_S, f"{what} is there again\n{self.log}")
+        until(lambda: self.pid(what) != pid, WITHIN_S, lambda: f"{what} is there again\n{self.log}")
         return self.pid(what)
 
     def said(self, text: str, *, times: int = 1) -> None:
         """Wait until the log has it."""
-        until(lambda: self.log.count(text) >= times, WITHIN_S, f"it says {text!r}\n{self.log}")
+        until(lambda: self.log.count(text) >= times, WITHIN_S, lambda: f"it says {text!r}\n{self.log}")
 
     def ready(self) -> dict[str, int]:
         """Wait for the document that tells that all is ready."""
@@ -127,23 +129,23 @@ class SmallTree:
         until(
             lambda: not marked_pids(str(self.home)) and not any(map(is_alive, pids)),
             WITHIN_S,
-            f"nothing of it is left\n{self.log}",
+            lambda: f"nothing of it is left\n{self.log}",
         )
 
     def clean(self) -> None:
         """Kill whatever is left."""
         self.process.kill()
         self.process.wait()
-        for pid in marked_pids(str(self.home)):
-            os.kill(pid, signal.SIGKILL)
+        # What dies meanwhile by itself is as welcome.
+        send(marked_pids(str(self.home)), signal.SIGKILL)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
 
-def start(home: Path, *children: dict[str, Any]) -> SmallTree:
-    """Start a tree of these children in that folder."""
+def start(home: Path, *children: dict[str, Any], **times: float) -> SmallTree:
+    """Start a tree of these children in that folder; `times` are the supervisor's."""
     home.mkdir(exist_ok=True)
-    (home / "tree.json").write_text(json.dumps(children))
+    (home / "tree.json").write_text(json.dumps({"children": children, "times": times}))
     with (home / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.small_tree", str(home)],

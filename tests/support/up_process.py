@@ -20,8 +20,8 @@ from tests.support.command import ROOT, Done
 from tests.support.service_process import until
 
 # On a quiet machine it takes 15 seconds.
-READY_S = 170
-GONE_S = 60
+READY_S = 240
+GONE_S = 150
 
 
 @dataclass
@@ -38,7 +38,11 @@ class UpProcess:
 
     def ready(self) -> dict[str, Any]:
         """Wait for the one document on standard output."""
-        until(lambda: (self.home / "up.json").read_text().strip() or self.process.poll() is not None, READY_S, self.log)
+        until(
+            lambda: (self.home / "up.json").read_text().strip() or self.process.poll() is not None,
+            READY_S,
+            lambda: self.log,
+        )
         text = (self.home / "up.json").read_text()
         assert text, self.log
         found: dict[str, Any] = json.loads(text)
@@ -46,7 +50,7 @@ class UpProcess:
 
     def said(self, text: str, *, times: int = 1) -> None:
         """Wait until the log has it so often."""
-        until(lambda: self.log.count(text) >= times, READY_S, f"it says {text!r}\n{self.log}")
+        until(lambda: self.log.count(text) >= times, READY_S, lambda: f"it says {text!r}\n{self.log}")
 
     def below(self) -> list[psutil.Process]:
         """Every process below it."""

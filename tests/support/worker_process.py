@@ -19,6 +19,7 @@ from tests.support.command import ROOT
 from tests.support.service_process import until
 
 READY_S = 150
+COMMAND = ("-m", "app", "worker")
 
 
 @dataclass
@@ -28,7 +29,7 @@ class WorkerProcess:
     folder: Path
     environ: Mapping[str, str]
     options: Sequence[str] = ()
-    command: Sequence[str] = ("-m", "app", "worker")
+    command: Sequence[str] = COMMAND
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -58,7 +59,7 @@ class WorkerProcess:
                 start_new_session=True,
             )
         if ready:
-            until(self._is_ready, READY_S, f"the worker is ready: {self.log}")
+            until(self._is_ready, READY_S, lambda: f"the worker is ready: {self.log}")
         return self
 
     def _is_ready(self) -> bool:

@@ -84,6 +84,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--limit", type=int)
     parser.add_argument("--grace", type=float)
     parser.add_argument("--parent", type=int)
+    # Of whoever is not going to kill it some seconds after its grace.
+    parser.add_argument("--patience", type=float)
     parser.add_argument("--output", default="text")
     return parser.parse_args(arguments)
 
@@ -141,6 +143,7 @@ class _Serving:
         self._queues = tuple(dict.fromkeys(options.queue))
         self._limit = options.limit or settings.autoloader_worker_limit or max(2, os.cpu_count() or 2)
         self._grace_s = settings.autoloader_worker_grace_s if options.grace is None else options.grace
+        self._patience_s: float | None = options.patience
         self._as_json = options.output == "json"
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -163,7 +166,12 @@ class _Serving:
 
     async def _serve(self) -> int:
         # Prefect's library takes a second, and reads its settings when it is imported.
-        from app.prefect.worker.warm import WarmWorker, WorkerSettings  # noqa: PLC0415
+        from app.prefect.worker.warm import (  # noqa: PLC0415
+            HAND_OVER_S,
+            LAST_WORDS_S,
+            WarmWorker,
+            WorkerSettings,
+        )
 
         prefect = self._parts.prefect.settings
         forks = ForkServer(os.environ, self._first)
@@ -174,6 +182,8 @@ class _Serving:
             limit=self._limit,
             special=Queues(prefect.high_memory_queue, prefect.priority_queue),
             memory_limit_gb=self._settings.autoloader_run_memory_gb,
+            hand_over_s=HAND_OVER_S if self._patience_s is None else self._patience_s,
+            last_words_s=LAST_WORDS_S if self._patience_s is None else self._patience_s,
         )
         worker = WarmWorker(settings, forks, self._parts.runs)
         forking = asyncio.create_task(forks.run(), name="forks")

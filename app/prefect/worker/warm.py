@@ -63,6 +63,8 @@ class WorkerSettings:
         limit: Runs at once.
         special: Names of the queues that are not like any other.
         memory_limit_gb: What a run may have; None: as much as it takes.
+        hand_over_s: How long runs may take to hand themselves over when the worker ends.
+        last_words_s: How long it then may take to tell Prefect.
     """
 
     pool: str
@@ -71,6 +73,8 @@ class WorkerSettings:
     limit: int
     special: Queues
     memory_limit_gb: float | None = None
+    hand_over_s: float = HAND_OVER_S
+    last_words_s: float = LAST_WORDS_S
 
 
 @dataclass
@@ -229,7 +233,9 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         which = at_work.which
         if at_work.too_large is not None:
             await asyncio.to_thread(self._rows.fail, which, at_work.too_large)
-            return await self._unless_final(at_work, Failed(message=str(at_work.too_large)))
+            # That its process is gone may have been seen, and told, before anybody knew why.
+            crashed = frozenset({StateType.CRASHED})
+            return await self._unless_final(at_work, Failed(message=str(at_work.too_large)), but=crashed)
         if at_work.cancelled_at is not None:
             if not await asyncio.to_thread(self._rows.cancel, which):
                 log.info("run_of_cancelled_flow_run_not_found", flow_run_id=which.flow_run_id)
@@ -241,15 +247,17 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
             return await self._unless_final(at_work, _again("The worker ended; another one goes on with it."))
         return 0
 
-    async def _unless_final(self, at_work: AtWork, state: State[Any]) -> int:
-        """Set its state where its own process did not come to say how it ended."""
+    async def _unless_final(
+        self, at_work: AtWork, state: State[Any], *, but: frozenset[StateType] = frozenset()
+    ) -> int:
+        """Set its state where its own process did not come to say how it ended; a final one of `but` gives way too."""
         flow_run_id = at_work.flow_run.id
         try:
             found = await self.client.read_flow_run(flow_run_id)
         except (httpx.HTTPError, PrefectException) as error:
             log.warning("flow_run_not_read", flow_run_id=str(flow_run_id), reason=type(error).__name__)
             return 0
-        if found.state is None or not found.state.is_final():
+        if found.state is None or not found.state.is_final() or found.state.type in but:
             await self._set_state(flow_run_id, state)
             self.handed_over += at_work.is_handed_over
         return 0
@@ -331,7 +339,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         """Begin nothing more; let runs end within `grace_s`, have the others handed over. `hurry` ends them at once."""
         self._is_draining = True
         await self._until_idle(grace_s, hurry)
-        deadline = time.monotonic() + HAND_OVER_S
+        deadline = time.monotonic() + self._settings.hand_over_s
         while self._at_work and time.monotonic() < deadline and not hurry.is_set():
             for at_work in self.at_work:
                 at_work.is_handed_over = True
@@ -341,7 +349,7 @@ class WarmWorker(BaseWorker[BaseJobConfiguration, BaseVariables, BaseWorkerResul
         for at_work in self.at_work:
             log.warning("run_killed", flow_run_id=at_work.which.flow_run_id, pid=at_work.fork.pid)
             at_work.fork.kill()
-        await self._until_idle(LAST_WORDS_S, asyncio.Event())
+        await self._until_idle(self._settings.last_words_s, asyncio.Event())
 
     async def _until_idle(self, seconds: float, hurry: asyncio.Event) -> None:
         deadline = time.monotonic() + seconds

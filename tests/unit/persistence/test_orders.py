@@ -10,6 +10,7 @@ from sqlalchemy import update
 
 from app.domain.errors import (
     Category,
+    ConflictError,
     FileFailure,
     LoadIngestionError,
     NotActiveError,
@@ -108,6 +109,28 @@ def test_who_may_not_run_is_refused(store: SqlServiceStore, ingestion: Ingestion
         store.queue_run(NewRun("r", load_id, Trigger.MANUAL, Method.DIRECT))
 
 
+@pytest.mark.parametrize(
+    ("status", "is_served"),
+    [(RunStatus.SUCCESS, True), (RunStatus.PARTIAL, True), (RunStatus.FAILED, True), (RunStatus.CANCELLED, False)],
+)
+def test_a_time_of_the_schedule_passes_that_a_run_which_is_over_has_served(
+    store: SqlServiceStore, ingestion: Ingestion, status: RunStatus, *, is_served: bool
+) -> None:
+    run = begun(store, ingestion)
+    assert run.started_at is not None
+    with pytest.raises(RunAtWorkError):
+        queue(store, ingestion, scheduled_for=run.started_at)
+    told = report(run)
+    told.status = status
+    store.end_run(told, None, RETRY)
+    due_at = run.started_at
+    if is_served:
+        with pytest.raises(ConflictError, match="The ingestion ran at"):
+            queue(store, ingestion, scheduled_for=due_at)
+        due_at += timedelta(microseconds=1)
+    assert queue(store, ingestion, scheduled_for=due_at).status is RunStatus.QUEUED
+
+
 def test_a_flow_run_has_one_run(store: SqlServiceStore, ingestion: Ingestion) -> None:
     run = queue(store, ingestion, flow_run_id="f1")
     assert queue(store, ingestion, flow_run_id="f1") == run
@@ -174,7 +197,6 @@ def test_how_a_run_ended_is_kept(store: SqlServiceStore, ingestion: Ingestion) -
         "retryable": False,
     }
     assert ended.ended_at is not None
-    assert store.last_run_began_at(ingestion.id) == run.started_at
     # Whoever comes later changes nothing.
     assert store.end_run(report(run), LOST, RETRY) == ended
 

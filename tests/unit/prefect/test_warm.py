@@ -6,19 +6,22 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.states import Completed, Crashed, Running
 from prefect.utilities.dispatch import get_registry_for_type
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 
+from app.domain.errors import LedgerUnreachableError, MemoryLimitError
 from app.prefect.worker.admission import Queues
 from app.prefect.worker.forks import ForkServer
-from app.prefect.worker.warm import WarmWorker, WorkerSettings
-from app.services.worker_runs import WorkerRuns
+from app.prefect.worker.warm import AtWork, WarmWorker, WorkerSettings
+from app.services.worker_runs import OfFlowRun, WorkerRuns
 
 SETTINGS = WorkerSettings("pool", (), "w", 2, Queues("high", "first"))
 
@@ -90,3 +93,45 @@ def test_a_flow_run_that_prefect_does_not_let_begin_ends_nothing_else(worker: Wa
     assert events == ["flow_run_not_begun"]
     # It can be taken again.
     assert worker._submitting_flow_run_ids == set()
+
+
+class Unreachable:
+    """A database that does not answer: what is told to Prefect does not wait for it."""
+
+    def run_of_flow_run(self, _flow_run_id: str) -> None:
+        raise LedgerUnreachableError
+
+
+class OneFlowRun:
+    """A server that knows one flow run."""
+
+    def __init__(self, flow_run: FlowRun) -> None:
+        self.flow_run = flow_run
+
+    async def read_flow_run(self, _flow_run_id: object) -> FlowRun:
+        return self.flow_run
+
+    async def set_flow_run_state(self, _flow_run_id: object, state: State[Any], *, force: bool) -> None:
+        assert force
+        self.flow_run.state = state
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (Running(), "too large"),
+        # Somebody else has seen that its process is gone, and not why.
+        (Crashed(message="Its process died."), "too large"),
+        (Completed(message="It is done."), "It is done."),
+    ],
+)
+def test_why_a_run_was_too_large_is_said_whoever_said_before_that_it_died(before: State[Any], after: str) -> None:
+    worker = WarmWorker(SETTINGS, ForkServer({}), WorkerRuns(Unreachable(), None))  # type: ignore[arg-type]
+    flow_run = FlowRun(flow_id=uuid4(), name="f", state=before)
+    worker._client = OneFlowRun(flow_run)  # type: ignore[assignment]
+    at_work = AtWork(OfFlowRun(str(flow_run.id), {}), flow_run, None)  # type: ignore[arg-type]
+    at_work.too_large = MemoryLimitError("too large")
+    # It is no crash for the base class, which would say so.
+    assert asyncio.run(worker._told(at_work, -9)) == 0
+    assert flow_run.state is not None
+    assert after in str(flow_run.state.message)

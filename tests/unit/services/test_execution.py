@@ -411,6 +411,28 @@ def test_a_panic_of_a_library_is_a_defect_and_not_tried_again(scene: Scene) -> N
     assert (kept.status, kept.errors[0]["category"]) == (RunStatus.FAILED, "internal")
 
 
+def test_a_time_of_the_schedule_passes_also_where_the_run_that_served_it_ends_at_that_moment(scene: Scene) -> None:
+    class EndsFirst:
+        """Another process comes to the end of its run before the row of this one is made."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(scene.store, name)
+
+        def queue_run(self, new: NewRun) -> RunRecord:
+            scene.store.end_run(RunReport(other.id, other.table, status=RunStatus.SUCCESS), None, SETTINGS.retry)
+            return scene.store.queue_run(new)
+
+    at = datetime.now(UTC) - timedelta(hours=1)
+    other = scene.queue()
+    scene.store.acquire(scene.ingestion.id, other.id, this_process(), 3600)
+    scene.store.begin_run(other.id)
+    executor = RunExecutor(EndsFirst(), scene.desk.load, this_process(), SETTINGS)  # type: ignore[arg-type]
+    passed = executor.execute(scene.ingestion.id, Trigger.SCHEDULED, flow_run_id="f", scheduled_for=at)
+    assert passed.run is None
+    assert passed.reason.startswith("The ingestion ran at ")
+    assert [run.id for run in scene.store.list_runs(scene.ingestion.id, limit=9)] == [other.id]
+
+
 def test_a_lease_is_kept_while_the_source_is_looked_at(scene: Scene) -> None:
     # Renewed at a quarter of it; what is left is for a machine that is busy.
     scene.settings = replace(SETTINGS, lease_s=8)

@@ -285,6 +285,31 @@ def test_a_manual_run_waits_in_the_priority_queue_and_tells_of_itself(
     assert run(service.flow_run_details(NOBODY)) is None
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"type": "FAILED", "message": "It needed too much memory."}, "FAILED"),
+        ({"type": "COMPLETED"}, "COMPLETED"),
+        ({"type": "RUNNING"}, "CRASHED"),
+        ({"type": "PENDING"}, "CRASHED"),
+        # Somebody wanted its end, and here it is.
+        ({"type": "CANCELLING", "name": "Cancelling"}, "CANCELLED"),
+    ],
+)
+def test_that_a_flow_run_crashed_is_said_unless_it_has_said_how_it_ended(
+    service: PrefectService, prefect: PrefectServer, run: Run[Any], before: dict[str, str], after: str
+) -> None:
+    made = run(service.create_deployment(an_ingestion(schedule=None)))
+    flow_run_id = run(service.trigger_deployment(made, {"run_id": uuid.uuid4().hex, "trigger": "manual"}))
+    _ask_again(prefect, f"/flow_runs/{flow_run_id}/set_state", {"state": before, "force": True})
+    run(service.end_flow_run(flow_run_id, "Its process died.", crashed=True))
+    state = prefect.ask(f"/flow_runs/{flow_run_id}")["state"]
+    assert (state["type"], state["message"]) == (
+        after,
+        "Its process died." if after == "CRASHED" else before.get("message"),
+    )
+
+
 def _ask_again(prefect: PrefectServer, path: str, body: dict[str, Any], *, method: str = "POST") -> None:
     """Ask until it is done: a server with SQLite refuses while somebody else writes."""
 

@@ -16,11 +16,15 @@ from app.supervision.asking import ApiAsking, Asking, PrefectAsking
 from app.supervision.home import LOCK, leave_word, prefect_at_work, take_home
 from app.supervision.ports import check_port, free_port, is_loopback, shown_host
 from tests.support.odd_server import OddServer, odd_server
+from tests.support.servers import free_ports
+
+# Of whoever waits for an answer that comes.
+PATIENT_S = 60.0
 
 
 def test_a_port_that_is_taken_is_told_with_its_owner() -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        port = taken.getsockname()[1]
+    (port,) = free_ports(1)
+    with closing(socket.create_server(("127.0.0.1", port))):
         with pytest.raises(PortTakenError) as raised:
             check_port("127.0.0.1", port, "--port")
         assert raised.value.message.startswith(f"Port {port} of 127.0.0.1 is taken. Process {os.getpid()} (")
@@ -91,7 +95,7 @@ def server() -> Iterator[OddServer]:
 
 
 def test_a_server_that_answers_otherwise_is_not_up(server: OddServer) -> None:
-    api, prefect = ApiAsking(server.base), PrefectAsking(f"{server.base}/api", {}, "pool")
+    api, prefect = ApiAsking(server.base), PrefectAsking(f"{server.base}/api", {}, "pool", timeout_s=PATIENT_S)
     for body in (b"<html>", b"[]", b"", b'"3"', b"{}"):
         server.body = body
         assert not api.has_prefect()
@@ -104,7 +108,7 @@ def test_a_server_that_answers_otherwise_is_not_up(server: OddServer) -> None:
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 def test_a_prefect_server_that_cannot_answer_now_may_come(server: OddServer, status: int) -> None:
     server.status = status
-    assert PrefectAsking(f"{server.base}/api", {}, "pool").version() is None
+    assert PrefectAsking(f"{server.base}/api", {}, "pool", timeout_s=PATIENT_S).version() is None
 
 
 @pytest.mark.parametrize(
@@ -120,19 +124,19 @@ def test_a_prefect_server_that_cannot_answer_now_may_come(server: OddServer, sta
 def test_what_is_no_prefect_server_is_told(server: OddServer, status: int, body: bytes, told: str) -> None:
     server.status, server.body = status, body
     with pytest.raises(PrefectUnusableError, match=told) as raised:
-        PrefectAsking(f"{server.base}/api", {}, "pool").version()
+        PrefectAsking(f"{server.base}/api", {}, "pool", timeout_s=PATIENT_S).version()
     assert "PREFECT_API_" in raised.value.advice
 
 
 def test_a_server_that_is_well_and_tells_no_version_is_used(server: OddServer) -> None:
     server.body = b"true"
-    assert PrefectAsking(f"{server.base}/api", {}, "pool").version() is None
+    assert PrefectAsking(f"{server.base}/api", {}, "pool", timeout_s=PATIENT_S).version() is None
 
 
 def test_a_password_in_an_address_is_sent_as_one(server: OddServer) -> None:
     server.body = b'"3.8.8"'
     address = server.base.replace("://", "://me:se%63ret@")
-    assert PrefectAsking(f"{address}/api", {}, "pool").version() == "3.8.8"
+    assert PrefectAsking(f"{address}/api", {}, "pool", timeout_s=PATIENT_S).version() == "3.8.8"
     assert server.asked[-1] == ("GET", "/api/admin/version", "Basic bWU6c2VjcmV0")
 
 
@@ -146,6 +150,6 @@ def test_a_worker_is_known_by_its_process(server: OddServer) -> None:
         [{"name": "w-host-12", "status": "ONLINE"}, {"name": "w-host-5", "status": "OFFLINE"}]
     ).encode()
     environ = {"PREFECT_API_AUTH_STRING": "me:secret"}
-    prefect = PrefectAsking(f"{server.base}/api", environ, "pool")
+    prefect = PrefectAsking(f"{server.base}/api", environ, "pool", timeout_s=PATIENT_S)
     assert [pid for pid in (12, 2, 5) if prefect.has_worker(pid)] == [12]
     assert server.asked[-1] == ("POST", "/api/work_pools/pool/workers/filter", "Basic bWU6c2VjcmV0")

@@ -15,9 +15,12 @@ from tests.support.servers import is_alive
 from tests.support.service_process import until
 from tests.support.small_tree import FOREVER, STUBBORN, WITH_ONE_BELOW, WITHIN_S, SmallTree, start
 
+# So long that a busy machine does not come to it: what is tested comes in order.
+NEVER = {"last_after_s": 100.0, "kill_after_s": 110.0}
+
 
 class Start(Protocol):
-    def __call__(self, *children: dict[str, Any]) -> SmallTree: ...
+    def __call__(self, *children: dict[str, Any], **times: float) -> SmallTree: ...
 
 
 @pytest.fixture
@@ -25,8 +28,8 @@ def tree(tmp_path: Path) -> Iterator[Start]:
     """Starts trees, and cleans up after them."""
     started: list[SmallTree] = []
 
-    def begin(*children: dict[str, Any]) -> SmallTree:
-        started.append(start(tmp_path, *children))
+    def begin(*children: dict[str, Any], **times: float) -> SmallTree:
+        started.append(start(tmp_path, *children, **times))
         return started[-1]
 
     yield begin
@@ -78,6 +81,8 @@ def test_nothing_is_left_when_the_head_is_killed(tree: Start, *, also_the_watchd
     running = tree(child("a", WITH_ONE_BELOW if not also_the_watchdog else FOREVER), child("b"))
     running.ready()
     watchdog = _watchdog(running)
+    # A signal to process 0 would be one to this very process.
+    assert watchdog
     if also_the_watchdog:
         os.kill(watchdog, signal.SIGSTOP)
     running.process.kill()
@@ -100,6 +105,7 @@ def test_a_watchdog_that_was_killed_has_a_successor(tree: Start) -> None:
     running = tree(child("a", WITH_ONE_BELOW))
     running.ready()
     first = _watchdog(running)
+    assert first
     os.kill(first, signal.SIGKILL)
     until(lambda: _watchdog(running) not in (0, first), WITHIN_S, "there is another watchdog")
     running.process.kill()
@@ -113,7 +119,7 @@ def test_who_is_needed_by_the_others_ends_last(tree: Start) -> None:
         "signal.signal(signal.SIGTERM, end)\n"
     )
     slowly = orderly.replace("sys.exit()", "time.sleep(1)\n    print(name, 'is done', flush=True)\n    sys.exit()")
-    running = tree(child("server", orderly + FOREVER, last=True), child("worker", slowly + FOREVER))
+    running = tree(child("server", orderly + FOREVER, last=True), child("worker", slowly + FOREVER), **NEVER)
     running.ready()
     running.process.send_signal(signal.SIGTERM)
     assert running.ended() == 128 + signal.SIGTERM
@@ -121,7 +127,7 @@ def test_who_is_needed_by_the_others_ends_last(tree: Start) -> None:
 
 
 def test_a_second_signal_kills_at_once(tree: Start) -> None:
-    running = tree(child("a", STUBBORN))
+    running = tree(child("a", STUBBORN), **NEVER)
     running.ready()
     running.process.send_signal(signal.SIGINT)
     running.said("Stopping; once more kills at once.")
@@ -130,12 +136,22 @@ def test_a_second_signal_kills_at_once(tree: Start) -> None:
     assert f"Killed at once: {running.pid('a')}." in running.log
 
 
-def test_a_stubborn_child_is_killed_in_the_end(tree: Start) -> None:
-    running = tree(child("a", STUBBORN), child("b", WITH_ONE_BELOW))
+@pytest.mark.parametrize(
+    ("others", "times", "seconds"),
+    [
+        ([], {}, 8),
+        # So long that these have ended before, also where the machine is busy.
+        ([child("b", WITH_ONE_BELOW)], {"kill_after_s": 20.0}, 20),
+    ],
+)
+def test_a_stubborn_child_is_killed_in_the_end(
+    tree: Start, others: list[dict[str, Any]], times: dict[str, float], seconds: int
+) -> None:
+    running = tree(child("a", STUBBORN), *others, **times)
     running.ready()
     running.process.send_signal(signal.SIGINT)
     assert running.ended() == 128 + signal.SIGINT
-    assert f"Killed after 8 s: {running.pid('a')}." in running.log
+    assert f"Killed after {seconds} s: {running.pid('a')}." in running.log
 
 
 def test_a_child_that_never_starts_is_given_up_and_the_others_end(tree: Start) -> None:
