@@ -14,7 +14,7 @@ from app.domain.ingestions import Deployment, FlowRun, Ingestion, RunRecord
 from app.services.prefect_plans import DeploymentPlan, FoundDeployment
 
 # So long a busy machine may take from Prefect's note of a flow run's start to the first thing that its process does.
-PROCESS_STARTS_S = 90.0
+PROCESS_STARTS_S = 30.0
 # States of a flow run after which nothing more comes of it.
 FINAL = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 # The scheduler's word for an end that somebody wants.

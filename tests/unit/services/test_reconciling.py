@@ -196,7 +196,7 @@ def test_a_flow_run_without_a_lease_is_dead_when_its_grace_is_over() -> None:
 
 
 def test_a_short_lease_gives_no_process_less_time_to_start() -> None:
-    assert (grace_s(2.0), grace_s(120.0)) == (90.0, 120.0)
+    assert (grace_s(2.0), grace_s(120.0)) == (30.0, 120.0)
 
 
 def test_a_queued_run_is_given_again_when_nothing_in_prefect_carries_it_out() -> None:
