@@ -200,11 +200,14 @@ def test_a_redirect_leads_nowhere(status: int, kind: str) -> None:
 def test_what_is_encrypted_goes_by_a_tunnel_to_the_same_place() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         hello: list[bytes] = []
+        listener.settimeout(30)
 
         def take() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                hello.append(connection.recv(4096))
+            # Who gave up before he had said anything comes again.
+            while not any(hello):
+                connection, _ = listener.accept()
+                with connection:
+                    hello.append(connection.recv(4096))
 
         thread = threading.Thread(target=take)
         thread.start()
@@ -213,8 +216,8 @@ def test_what_is_encrypted_goes_by_a_tunnel_to_the_same_place() -> None:
             list(source_of(by_gate(server, scheme="https", patience_s=1)).discover())
         thread.join(30)
     # A TLS handshake, for the name.
-    assert hello[0][0] == 0x16
-    assert b"store.example" in hello[0]
+    assert hello[-1][0] == 0x16
+    assert b"store.example" in hello[-1]
 
 
 @pytest.mark.parametrize(
