@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from app.api.models import IngestionModel, MigrationModel, RunLogPage, RunModel, StatusModel, Triggered
 from app.cli.desk import Json, Progress
+from app.cli.heeding import run_heeding
 from app.config import Settings
 from app.domain.errors import InvalidFieldError, SchedulingOffError
 from app.domain.ingestions import IngestionStatus, User
@@ -45,7 +46,7 @@ def open_at_hand(
         try:
             yield desk
         finally:
-            runner.run(desk.close())
+            run_heeding(runner, desk.close())
 
 
 class AtHandDesk:
@@ -150,7 +151,7 @@ class AtHandDesk:
     # --- how --------------------------------------------------------------------------------------------------------
 
     def _do(self, call: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(self._patiently(call))
+        return run_heeding(self._runner, self._patiently(call))
 
     async def _patiently(self, call: Coroutine[Any, Any, T]) -> T:
         """Wait for Prefect longer than the API does: a command keeps nobody else waiting."""

@@ -246,7 +246,7 @@ class SqlRunOrders(SqlLeases):
         return _counts(report) | seen, [_error(one) for one in report.errors]
 
     def _counted(self, report: RunReport) -> dict[str, Any]:
-        """What a run of several attempts did, by the ledger: one that was killed left no report."""
+        """What a run did, by the ledger: one that was killed left no report, that of one that was stopped may lag."""
         table = select(runs.c.table_id).where(runs.c.id == report.run_id).scalar_subquery()
         mine = (files.c.table_id == table) & (files.c.run_id == report.run_id)
         loaded = mine & (files.c.state == FileState.SUCCESS.value)
@@ -271,7 +271,7 @@ class SqlRunOrders(SqlLeases):
             "rows_loaded": rows,
             "stored_bytes": stored,
             "files_failed": failed,
-            "snapshot_id": report.snapshot_id or snapshot,
+            "snapshot_id": snapshot or report.snapshot_id,
         }
 
     def _errors(self, report: RunReport) -> list[dict[str, Any]]:

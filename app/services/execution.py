@@ -23,6 +23,7 @@ from app.domain.errors import (
     RunTimedOut,
     RunTooLarge,
     SchedulerUnavailableError,
+    StoppedByUser,
     TimedOutError,
     WrongDatabaseError,
 )
@@ -360,7 +361,14 @@ class _Attempt:
         # Whoever sees that the run is over finds the last line of its log.
         self._teller.close()
         self._clean_report()
-        self._ended = self._store.end_run(self._report, stop, self._settings.retry, attempt=self._run.attempts)
+        self._ended = self._store.end_run(
+            self._report,
+            stop,
+            self._settings.retry,
+            attempt=self._run.attempts,
+            # What came in the midst of anything may have come when a batch was closed, and not yet in the report.
+            by_ledger=isinstance(error, StoppedByUser),
+        )
         if stop is None:
             self._store.set_discovered(self._ingestion.id, self._report.discovered_bytes)
 

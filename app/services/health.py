@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,15 +79,20 @@ class HealthBoard:
 
 async def watch_database(ping: Callable[[], None], board: HealthBoard, *, beat_s: float = BEAT_S) -> None:
     """Write every beat how the database is, until cancelled."""
-    while True:
-        await beat_database(ping, board)
-        await asyncio.sleep(beat_s)
+    # A thread of its own: all others may be waiting for their turn to write, which says nothing of the database.
+    threads = ThreadPoolExecutor(1, thread_name_prefix="health")
+    try:
+        while True:
+            await beat_database(ping, board, threads)
+            await asyncio.sleep(beat_s)
+    finally:
+        threads.shutdown(wait=False)
 
 
-async def beat_database(ping: Callable[[], None], board: HealthBoard) -> None:
+async def beat_database(ping: Callable[[], None], board: HealthBoard, threads: Executor | None = None) -> None:
     """Ask the database once, in a thread, and write what came of it."""
     try:
-        await asyncio.to_thread(ping)
+        await asyncio.get_running_loop().run_in_executor(threads, ping)
     except AutoloaderError as error:
         board.database(Part(detail=error.message))
     else:

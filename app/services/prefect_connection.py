@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import math
 import random
 import time
 from base64 import b64decode
@@ -98,9 +99,14 @@ class PrefectConnection:
         """Whether a call got no answer a moment ago, so that none is made."""
         return time.monotonic() < self._silent_until
 
-    def spare(self) -> None:
-        """Make no call for a while: whoever looks after the server found that it does not help."""
-        self._silent_until = time.monotonic() + self._pause_s
+    def spare(self, *, until_answered: bool = False) -> None:
+        """Make no call for a while: whoever looks after the server found that it does not help.
+
+        Args:
+            until_answered: None at all before one that is made anyway is answered: somebody looks again and again.
+        """
+        pause_s = math.inf if until_answered else self._pause_s
+        self._silent_until = max(self._silent_until, time.monotonic() + pause_s)
 
     async def open(self) -> None:
         """Import the library, in a thread because that takes more than a second, and make the client."""
@@ -127,14 +133,15 @@ class PrefectConnection:
             SchedulerUnavailableError: There was no answer, or none that helps; or none is waited for.
         """
         if anyway:
-            return await self._counted(call)
+            return await self._counted(call, lambda: False)
         if self._client is None:
             raise SchedulerUnavailableError("Prefect was not reached yet.")
         self._refuse_while_silent()
         async with self._turn():
             # It may have become silent while we waited.
             self._refuse_while_silent()
-            return await self._counted(call)
+            # Nor is it asked again once it has.
+            return await self._counted(call, lambda: self.is_silent)
 
     def _refuse_while_silent(self) -> None:
         if self.is_silent:
@@ -161,9 +168,9 @@ class PrefectConnection:
         finally:
             line.release()
 
-    async def _counted(self, call: Callable[[PrefectClient], Awaitable[T]]) -> T:
+    async def _counted(self, call: Callable[[PrefectClient], Awaitable[T]], gives_up: Callable[[], bool]) -> T:
         try:
-            answer = await self._asked(call)
+            answer = await self._asked(call, gives_up)
         except DeploymentGoneError:
             self.calls["gone"] += 1
             raise
@@ -174,7 +181,7 @@ class PrefectConnection:
         self.calls["answered"] += 1
         return answer
 
-    async def _asked(self, call: Callable[[PrefectClient], Awaitable[T]]) -> T:
+    async def _asked(self, call: Callable[[PrefectClient], Awaitable[T]], gives_up: Callable[[], bool]) -> T:
         client = await self._opened()
         from prefect.exceptions import ObjectNotFound, PrefectException  # noqa: PLC0415 - imported by now
 
@@ -182,7 +189,7 @@ class PrefectConnection:
         began_at = time.monotonic()
         try:
             async with asyncio.timeout(timeout_s):
-                return await _answered(client, call, patience_s=timeout_s * BUSY_SHARE)
+                return await _answered(client, call, patience_s=timeout_s * BUSY_SHARE, gives_up=gives_up)
         except TimeoutError:
             late = f"Prefect did not answer within {timeout_s:g} s."
             # Who answers others meanwhile is slow, and not silent.
@@ -233,7 +240,13 @@ async def _told_at_once(response: httpx.Response) -> None:
         response.raise_for_status()
 
 
-async def _answered(client: PrefectClient, call: Callable[[PrefectClient], Awaitable[T]], patience_s: float) -> T:
+async def _answered(
+    client: PrefectClient,
+    call: Callable[[PrefectClient], Awaitable[T]],
+    *,
+    patience_s: float,
+    gives_up: Callable[[], bool],
+) -> T:
     """The answer; of a server that is busy for a moment, as one with SQLite often is, the one that it gives then."""
     shortest_s, longest_s = BUSY_PAUSE_S
     pause_s, until = shortest_s, time.monotonic() + patience_s
@@ -243,8 +256,10 @@ async def _answered(client: PrefectClient, call: Callable[[PrefectClient], Await
         except httpx.HTTPStatusError as error:
             if error.response.status_code not in BUSY or time.monotonic() + pause_s > until:
                 raise
-        # Those who were refused together do not come back together.
-        await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
+            # Those who were refused together do not come back together.
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - no secret
+            if gives_up():
+                raise
         pause_s = min(2 * pause_s, longest_s)
 
 

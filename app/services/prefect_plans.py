@@ -49,8 +49,8 @@ class PrefectSettings:
         pool: The work pool, made when missing.
         high_memory_bytes: An ingestion whose last discovery found more new bytes goes to the queue for high memory.
         timeout_s: So long any call waits.
-        pause_s: So long after a call that got no answer no other is made. A look that is answered ends it, so it may be
-            longer than looks are apart, on a machine that has much to do too.
+        pause_s: So long after a call that got no answer no other is made. A look that is answered ends it; one of
+            those that come again and again, and is not answered, has it last until one is.
         job_environ: What flow runs get into their environment beside the worker's own. No secrets: Prefect stores it.
     """
 

@@ -83,6 +83,8 @@ class PrefectService:
         self._connection = PrefectConnection(settings.api_url, timeout_s=settings.timeout_s, pause_s=settings.pause_s)
         self._flow_id: UUID | None = None
         self._has_answered = False
+        # Whether somebody looks again and again if it is there.
+        self._is_watched = False
         # Why it is not initialized; empty while it is.
         self.trouble = "Prefect was not reached yet."
         self._has_missed = False
@@ -115,7 +117,8 @@ class PrefectService:
         return True
 
     async def ping(self) -> bool:
-        """Whether it answers now."""
+        """Whether it answers now. Whoever asks this asks again soon, whatever comes of it."""
+        self._is_watched = True
         return await self.initialize() if not self.initialized else await self._answers()
 
     def missed(self) -> bool:
@@ -429,9 +432,12 @@ class PrefectService:
         return True
 
     def _is_of_no_use(self, error: Exception) -> bool:
-        """False, and no call is made for a while: a refusal comes at once, but tries before it take their time."""
+        """False, and no call is made for a while: a refusal comes at once, but tries before it take their time.
+
+        Where somebody looks again and again, that while ends with a look that is answered, however late looks come.
+        """
         self._has_answered, self.trouble = False, str(error)
-        self._connection.spare()
+        self._connection.spare(until_answered=self._is_watched)
         return False
 
     async def _unless_gone(self, call: Any) -> None:  # noqa: ANN401 - whatever the client answers is not looked at

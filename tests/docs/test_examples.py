@@ -17,7 +17,7 @@ import pytest
 
 from tests.docs.pages import blocks, read
 
-TIMEOUT_S = 150
+TIMEOUT_S = 500
 END_OF_BLOCK = "--- end of block ---"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import socket
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -107,6 +109,19 @@ def test_an_answer_is_dropped(proxy: Proxy, server: ThreadingHTTPServer, how: st
         post(client)
     client.close()
     assert server.bodies == ([BODY] if applied else [])  # type: ignore[attr-defined]
+
+
+def test_who_waits_for_the_server_is_kept_when_the_client_has_gone(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server((HOST, 0)) as slow, proxy_before(slow.getsockname()[1]) as proxy:
+        with socket.create_connection((HOST, proxy.port), timeout=60) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            asked, _ = slow.accept()
+        with asked:
+            # Nothing tells when the proxy has heard of it.
+            for _ in range(20):
+                gc.collect()
+                time.sleep(0.02)
+    assert "destroyed" not in caplog.text
 
 
 def test_half_a_body_is_not_a_whole_one(client: http.client.HTTPConnection, proxy: Proxy) -> None:

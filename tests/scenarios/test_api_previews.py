@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.support.seaweed import Seaweed
 
 TEST = "/api/v1/ingestions/test"
 COST = "/api/v1/ingestions/estimate-cost"
+# Less than a preview waits for a store before it gives up.
+WAITED_S = 8
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,12 @@ def test_what_cannot_be_looked_into_is_said(
 
 def test_while_a_source_is_silent_the_api_is_not(api: DatabaseRig) -> None:
     """A store that accepts and never answers holds up the previews, and nothing else."""
+    # On a busy machine the previews may have given up before the others were answered, which says nothing.
+    assert any(answered_beside_a_silent_store(api) for _ in range(5))
+
+
+def answered_beside_a_silent_store(api: DatabaseRig) -> bool:
+    """Whether others were answered in a time in which no preview gives up."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         keys = {
             "aws_access_key_id": "a",
@@ -138,15 +147,18 @@ def test_while_a_source_is_silent_the_api_is_not(api: DatabaseRig) -> None:
             "endpoint_url": f"http://127.0.0.1:{silent.getsockname()[1]}",
         }
         document = {"source": {"path": "s3://bucket/in/", "credentials": keys}}
-        threads = ThreadPoolExecutor(5)
-        waiting = [threads.submit(api.client.post, TEST, json=document, timeout=60) for _ in range(5)]
+        threads, began_at = ThreadPoolExecutor(5), time.monotonic()
+        waiting = [threads.submit(api.client.post, TEST, json=document, timeout=180) for _ in range(5)]
         connection, _ = silent.accept()
         with connection:
             for _ in range(20):
-                assert api.client.get("/health/live", timeout=5).status_code == 200
-                assert api.client.get("/api/v1/ingestions", timeout=5).status_code == 200
-            assert not any(one.done() for one in waiting)
+                assert api.client.get("/health/live", timeout=30).status_code == 200
+                assert api.client.get("/api/v1/ingestions", timeout=30).status_code == 200
+            none_gave_up = not any(one.done() for one in waiting)
+            is_in_time = time.monotonic() - began_at < WAITED_S
+            assert none_gave_up or not is_in_time
     # The store is gone now, so that what waited for it ends.
     assert {one.result().status_code for one in waiting} == {422}
     assert {one.result().json()["code"] for one in waiting} == {"connectivity"}
     threads.shutdown()
+    return is_in_time

@@ -370,9 +370,8 @@ def test_two_loads_at_once_wait_for_each_other(place: World) -> None:
 def test_a_load_that_may_not_wait(place: World) -> None:
     """With --wait 0 the second says who is at work."""
     place.land(event_files(0))
-    stopped = place.home.process(
-        "load", place.source, "--to", TABLE, environ={"AUTOLOADER_FAILPOINT": "batch_claimed:pause"}
-    )
+    still = {"AUTOLOADER_FAILPOINT": "batch_claimed:pause", "AUTOLOADER_LEASE_S": "900"}
+    stopped = place.home.process("load", place.source, "--to", TABLE, environ=still)
     try:
         wait_for_stop(stopped.pid)
         error = refused(place.home, "load", place.source, "--to", TABLE, "--wait", "0")

@@ -22,7 +22,7 @@ from urllib.parse import quote, quote_plus
 import httpx
 import pytest
 
-from tests.support.canaries import Canary, command_lines, files_of, rows_of, sightings
+from tests.support.canaries import Canary, CommandLines, command_lines, files_of, rows_of, sightings
 from tests.support.canary_walk import (
     CANARIES,
     CONTROL,
@@ -237,6 +237,22 @@ def on_a_command_line(_folder: Path, text: str) -> bytes:
             until(lambda: sightings({"command lines": lines.content}, [CONTROL]), 60, "it is seen")
             process.communicate(b"\n")
         return lines.content
+
+
+def test_what_others_on_the_machine_look_for_is_not_seen() -> None:
+    sleeps = [sys.executable, "-c", "input()"]
+    with (
+        subprocess.Popen(sleeps, stdin=subprocess.PIPE) as root,
+        subprocess.Popen([*sleeps, CONTROL.text], stdin=subprocess.PIPE) as beside,
+        command_lines() as lines,
+    ):
+        until(lambda: sightings({"command lines": lines.content}, [CONTROL]), 60, "it is seen from above both")
+        below = CommandLines(root.pid)
+        below.look()
+        assert below.content
+        assert not sightings({"command lines": below.content}, [CONTROL])
+        for process in (root, beside):
+            process.communicate(b"\n")
 
 
 def in_a_webhook(_folder: Path, text: str) -> bytes:

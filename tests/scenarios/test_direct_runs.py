@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.service_process import ServiceProcess, land, until
 
 pytestmark = pytest.mark.timeout(1_200)
 
-LEASE_S = 6
 SETTINGS = {
-    "AUTOLOADER_LEASE_S": str(LEASE_S),
+    # What stands still does not renew it.
+    "AUTOLOADER_LEASE_S": "900",
     "AUTOLOADER_BATCH_FILES": "1",
     "AUTOLOADER_DIRECT_RUN_WAIT_S": "0.5",
     "AUTOLOADER_SETTLE_S": "0",
@@ -25,9 +26,8 @@ SETTINGS = {
 }
 
 
-def dawdle(seconds: int) -> dict[str, str]:
-    """Settings of runs that stay in the midst of their work: a batch is in the table, the next one is claimed."""
-    return SETTINGS | {"AUTOLOADER_FAILPOINT": f"batch_claimed:after:delay={seconds}:hit=2"}
+# Of runs that stand still in the midst of their work: a batch is in the table, the next one is claimed.
+STANDING_STILL = SETTINGS | {"AUTOLOADER_FAILPOINT": "batch_claimed:after:pause:hit=2"}
 
 
 @pytest.fixture
@@ -49,19 +49,28 @@ def rows_of_runs(service: ServiceProcess, columns: str = "status, attempts") -> 
         return {row[0]: row[1:] for row in connection.execute(f"select id, {columns} from runs")}
 
 
-def committed(service: ServiceProcess, run_id: str) -> bool:
-    with closing(sqlite3.connect(service.home / "autoloader.db")) as connection:
-        found = "select count(*) from batches where run_id = ? and state = 'committed'"
-        return bool(connection.execute(found, (run_id,)).fetchone()[0])
+def standing(service: ServiceProcess, run_id: str) -> psutil.Process | None:
+    """The process of a run that stands still."""
+    found = service.children("app run-order", run_id)
+    with suppress(psutil.NoSuchProcess):
+        return next((one for one in found if one.status() == psutil.STATUS_STOPPED), None)
+    return None
+
+
+def stood_still(service: ServiceProcess, run_id: str) -> psutil.Process:
+    found = until(lambda: standing(service, run_id), 90, f"run {run_id} is in the midst of its work")
+    assert found is not None
+    return found
 
 
 def test_one_that_takes_longer_is_answered_as_it_is_and_goes_on(service: ServiceProcess) -> None:
-    service.environ = dawdle(4)
+    service.environ = STANDING_STILL
     service.start()
     made = create(service, 0)
     answer = service.call("POST", f"/api/v1/ingestions/{made['id']}/run", status=202)
     assert (answer["status"], answer["method"]) == ("running", "direct")
-    until(lambda: service.children("run-order", answer["run_id"]), 60, "a process of its own carries it out")
+    # A process of its own carries it out.
+    stood_still(service, answer["run_id"]).resume()
     run = service.ended(made, answer["run_id"])
     assert (run["status"], run["rows"]["loaded"]) == ("success", 3000)
     assert service.rows("t0") == 3000
@@ -69,26 +78,28 @@ def test_one_that_takes_longer_is_answered_as_it_is_and_goes_on(service: Service
 
 def test_a_service_that_is_killed_is_followed_by_one_that_goes_on(service: ServiceProcess) -> None:
     """Of four runs two are at work: one goes on by itself, one is killed too, and two are queued."""
-    service.environ = dawdle(20)
+    service.environ = STANDING_STILL
     service.start()
     some = [create(service, number) for number in range(4)]
     runs = [service.run(made)["run_id"] for made in some]
-    until(lambda: all(committed(service, run_id) for run_id in runs[:2]), 90, "two are in the midst of their work")
+    goes_on, killed = (stood_still(service, run_id) for run_id in runs[:2])
     assert {run_id: row[0] for run_id, row in rows_of_runs(service).items()} == {
         runs[0]: "running",
         runs[1]: "running",
         runs[2]: "queued",
         runs[3]: "queued",
     }
-    at_work = service.children("app run-order")
-    assert len(at_work) == 2
-    (killed,) = service.children("app run-order", runs[1])
+    assert len(service.children("app run-order")) == 2
 
     service.kill()
     killed.kill()
     service.environ = SETTINGS
-    service.start()
-    until(lambda: rows_of_runs(service)[runs[1]] != ("running", 1), LEASE_S + 5, "the dead one is settled")
+    try:
+        service.start()
+        until(lambda: rows_of_runs(service)[runs[1]] != ("running", 1), 60, "the dead one is settled")
+        assert rows_of_runs(service)[runs[0]] == ("running", 1)
+    finally:
+        goes_on.resume()
     ended = [service.ended(made, run_id) for made, run_id in zip(some, runs, strict=True)]
     assert [(run["status"], run["rows"]["loaded"]) for run in ended] == [("success", 3000)] * 4
     assert [rows_of_runs(service)[run_id] for run_id in runs] == [("success", 1), ("success", 2), *[("success", 1)] * 2]

@@ -14,13 +14,15 @@ import pytest
 
 from tests.support.command import Done, Home
 from tests.support.odd_server import odd_server
-from tests.support.service_process import ServiceProcess, land, until
+from tests.support.service_process import PATIENT_S, ServiceProcess, land, until
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     (tmp_path / "landing").mkdir()
-    return Home(tmp_path, {"AUTOLOADER_HOME": str(tmp_path), "AUTOLOADER_SETTLE_S": "0"})
+    # What begins a run is told how it ended, however long that takes.
+    waits = {"AUTOLOADER_DIRECT_RUN_WAIT_S": str(PATIENT_S)}
+    return Home(tmp_path, {"AUTOLOADER_HOME": str(tmp_path), "AUTOLOADER_SETTLE_S": "0", **waits})
 
 
 def refused(done: Done, status: int, code: str) -> str:
@@ -94,8 +96,8 @@ def test_who_waits_no_longer_leaves_the_run_to_itself(home: Home) -> None:
     definition = {"name": "Slow", "source": {"path": "landing"}, "destination": {"database": "d", "table": "t"}}
     (home.folder / "x.json").write_text(json.dumps(definition))
     home.json("ingestions", "create", "-f", "x.json")
-    slowly = {"AUTOLOADER_FAILPOINT": "batch_claimed:after:delay=6"}
-    process = home.process("ingestions", "run", "Slow", "--follow", environ=slowly)
+    still = {"AUTOLOADER_FAILPOINT": "batch_claimed:after:pause", "AUTOLOADER_LEASE_S": "900"}
+    process = home.process("ingestions", "run", "Slow", "--follow", environ=still)
     assert process.stderr is not None
     told = ""
     while "running\n" not in told:
@@ -103,10 +105,18 @@ def test_who_waits_no_longer_leaves_the_run_to_itself(home: Home) -> None:
         assert line, told
         told += line
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENT_S)
     assert (process.returncode, out) == (130, "")
     assert "goes on: autoloader ingestions logs -f " in err
-    ended = home.run("ingestions", "logs", "Slow", "--follow")
+    (begun,) = home.json("ingestions", "runs", "Slow")
+    stands = until(lambda: standing(begun["id"]), 120, "the run stands still")
+    assert stands is not None
+    try:
+        os.kill(stands.pid, signal.SIGCONT)
+        ended = home.run("ingestions", "logs", "Slow", "--follow")
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            stands.kill()
     assert "success, 1 file loaded, 1 row" in ended.stdout
 
 
@@ -164,7 +174,7 @@ def test_a_viewer_follows_a_run_over_the_end_of_its_server(tmp_path: Path) -> No
         stopped = home.process("ingestions", "logs", "Slow", "-f", *server, environ=viewer)
         told_until(stopped, "running")
         stopped.send_signal(signal.SIGINT)
-        _, said = stopped.communicate(timeout=60)
+        _, said = stopped.communicate(timeout=PATIENT_S)
         assert stopped.returncode == 130, said
         assert said.startswith(f"Not waited for any longer; run {run_id} goes on: autoloader ingestions logs -f ")
         process = until(lambda: standing(run_id), 120, "the run stands still")

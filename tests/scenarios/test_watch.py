@@ -164,7 +164,7 @@ def test_a_load_leaves_what_is_being_written_and_says_so(local: World) -> None:
     writer = threading.Thread(target=write_on)
     writer.start()
     try:
-        report = local.home.json("load", local.source, "--to", local.table, environ={"AUTOLOADER_SETTLE_S": "2"})
+        report = local.home.json("load", local.source, "--to", local.table, environ={"AUTOLOADER_SETTLE_S": "10"})
     finally:
         done.set()
         writer.join()

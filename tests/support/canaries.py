@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 # Bits of a byte, and of a character of base64.
@@ -99,11 +100,31 @@ def rows_of(database: Path) -> bytes:
     return b"\n".join(parts)
 
 
+@dataclass(frozen=True)
+class Process:
+    """A process as the system tells of it; with its start its id is nobody else's."""
+
+    pid: int
+    parent: int
+    session: int
+    started: int
+
+
 @dataclass
 class CommandLines:
-    """The command lines of every process of the machine that was seen while they were looked at."""
+    """The command lines of the processes below one that were seen while they were looked at.
 
+    Not of all on the machine: somebody may look for a secret there, by a command that names it.
+
+    Args:
+        root: Id of the process that all others are below.
+    """
+
+    root: int
     seen: set[bytes] = field(default_factory=set)
+    # One whose parent has ended is below another process, and ours all the same.
+    _known: set[Process] = field(default_factory=set)
+    _sessions: set[int] = field(default_factory=set)
 
     @property
     def content(self) -> bytes:
@@ -112,15 +133,37 @@ class CommandLines:
 
     def look(self) -> None:
         """Look once."""
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with suppress(OSError):
-                self.seen.add(path.read_bytes())
+        table = {one.pid: one for one in _processes()}
+        for one in table.values():
+            if self._is_ours(one, table):
+                self._known.add(replace(one, parent=0))
+                if one.pid == one.session:
+                    self._sessions.add(one.session)
+                with suppress(OSError):
+                    self.seen.add(Path(f"/proc/{one.pid}/cmdline").read_bytes())
+
+    def _is_ours(self, process: Process, table: Mapping[int, Process]) -> bool:
+        above: Process | None = process
+        while above is not None:
+            if above.pid == self.root or above.session in self._sessions or replace(above, parent=0) in self._known:
+                return True
+            above = table.get(above.parent)
+        return False
+
+
+def _processes() -> Iterator[Process]:
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # Behind the name, which is in parentheses: the state, the parent, and so on.
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+            yield Process(int(path.parent.name), int(fields[1]), int(fields[3]), int(fields[19]))
 
 
 @contextmanager
 def command_lines() -> Iterator[CommandLines]:
-    """Look at them again and again until the block ends."""
-    lines, ended = CommandLines(), threading.Event()
+    """Look at those of this test run, of all its workers, again and again until the block ends."""
+    root = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    lines, ended = CommandLines(root), threading.Event()
 
     def look() -> None:
         while not ended.wait(EVERY_S):

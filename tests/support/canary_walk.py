@@ -22,7 +22,7 @@ from tests.support.postgres import Postgres
 from tests.support.prefect_server import PrefectServer
 from tests.support.receivers import Received, Receiver, plain
 from tests.support.seaweed import Seaweed
-from tests.support.service_process import ServiceProcess, until
+from tests.support.service_process import PATIENT_S, ServiceProcess, until
 from tests.support.up_process import started_up
 
 PATH = "/api/v1/ingestions"
@@ -105,7 +105,7 @@ class Walk:
             f"http://127.0.0.1:{self.service.port}{path}",
             json=body,
             headers=headers | more.pop("headers", {}),
-            timeout=120,
+            timeout=PATIENT_S + 30,
             trust_env=False,
             **more,
         )

@@ -356,11 +356,23 @@ def proxy_before(port: int) -> Iterator[Proxy]:
 @contextmanager
 def serving(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> Iterator[int]:
     """Serve connections to a free port of loopback from a thread of its own; the port."""
+    # The library keeps a connection's task only until its client has gone, and what a task waits for it keeps not at
+    # all: one that waits for a server then would be collected as garbage in the midst of it.
+    tasks: set[asyncio.Task[None] | None] = set()
+
+    async def serve_and_keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        finally:
+            tasks.discard(task)
+
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="fault-proxy", daemon=True)
     thread.start()
     started = asyncio.run_coroutine_threadsafe(
-        asyncio.start_server(serve, HOST, 0, limit=LIMIT_BYTES),
+        asyncio.start_server(serve_and_keep, HOST, 0, limit=LIMIT_BYTES),
         loop,
     )
     server = started.result(START_TIMEOUT_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from app.domain.errors import LedgerUnreachableError
 from app.services.health import STALE_S, HealthBoard, Part, beat_database, watch_database
@@ -64,6 +65,27 @@ def test_the_database_is_watched() -> None:
 
     asyncio.run(watch())
     assert seen[:4] == [False, True, False, True]
+
+
+def test_the_database_is_watched_while_every_thread_is_busy() -> None:
+    board, done, seen = HealthBoard(), threading.Event(), threading.Event()
+
+    async def watch() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        busy = loop.run_in_executor(None, done.wait)
+        task = asyncio.create_task(watch_database(seen.set, board))
+        try:
+            async with asyncio.timeout(60):
+                while not board.read().is_healthy:  # noqa: ASYNC110 - of a board that tells nobody
+                    await asyncio.sleep(0.01)
+        finally:
+            done.set()
+            task.cancel()
+            await asyncio.gather(busy, task, return_exceptions=True)
+
+    asyncio.run(watch())
+    assert seen.is_set()
 
 
 def test_an_error_of_the_database_is_told() -> None:

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 from prefect.client.orchestration import PrefectClient
 
 from app.domain.errors import SchedulerUnavailableError
-from app.services.prefect_connection import AT_ONCE, PrefectConnection
+from app.services.prefect_connection import AT_ONCE, BUSY, PrefectConnection
 
 NOBODY = "http://127.0.0.1:9/api"
 LONG_S = 60.0
@@ -113,6 +114,32 @@ def test_those_in_line_are_told_at_once_when_it_falls_silent() -> None:
     ended = asyncio.run(asked())
     assert all(isinstance(one, SchedulerUnavailableError) for one in ended)
     assert ["a moment ago" in str(one) for one in ended] == [False] * AT_ONCE + [True] * 2 * AT_ONCE
+
+
+def test_a_busy_one_is_not_asked_again_once_whoever_looks_after_it_has_found_it_of_no_use() -> None:
+    """But for whoever looks."""
+
+    async def asked(*, anyway: bool) -> int:
+        async with connected() as connection:
+            came = 0
+
+            async def call(_client: PrefectClient) -> int:
+                nonlocal came
+                came += 1
+                if came > 1:
+                    return came
+                connection.spare()
+                request = httpx.Request("POST", NOBODY)
+                raise httpx.HTTPStatusError("", request=request, response=httpx.Response(BUSY[-1], request=request))
+
+            try:
+                await connection.ask(call, anyway=anyway)
+            except SchedulerUnavailableError:
+                assert connection.calls == {"silent": 1}
+            return came
+
+    assert asyncio.run(asked(anyway=False)) == 1
+    assert asyncio.run(asked(anyway=True)) == 2
 
 
 def test_who_answers_others_meanwhile_is_slow_and_not_silent() -> None:

@@ -97,6 +97,22 @@ def test_after_its_pause_a_call_asks_again(run: Run[Any]) -> None:
         run(service.close())
 
 
+def test_where_somebody_looks_again_and_again_it_is_spared_until_it_answers_him(run: Run[Any]) -> None:
+    """However late he is: there is no pause here."""
+    fails, hello = page("500 Internal Server Error", b"oops"), page("200 OK", '"👋"'.encode(), "application/json")
+    with closing(Listener(hello, first=[fails])) as listener:
+        service = a_service(listener.url, pause_s=0, timeout_s=60)
+        assert run(service.ping()) is False
+        with pytest.raises(SchedulerUnavailableError, match="a moment ago"):
+            run(service.create_deployment(an_ingestion()))
+        assert run(service._answers())
+        asked = listener.connections
+        with pytest.raises(SchedulerUnavailableError, match="does not speak as Prefect does"):
+            run(service.create_deployment(an_ingestion()))
+        assert listener.connections > asked
+        run(service.close())
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
