@@ -86,10 +86,13 @@ class LoadService:
         report = order.report if order else RunReport(run_id=uuid.uuid4().hex, table=str(request.table))
         lease = self._acquire(ledger, ingestion_id, report.run_id, request.wait_s, watcher, above)
         try:
-            if order is None:
-                with failpoints.step("run_started"):
-                    ledger.start_run(report.run_id, ingestion_id, record)
-            Run(self._ports, self._settings, Job(request, prepared, ledger, lease, watcher, report, order)).work()
+            run = Run(self._ports, self._settings, Job(request, prepared, ledger, lease, watcher, report, order))
+            # From here on: the ledger may take its time over the run's row too.
+            with run.kept_alive():
+                if order is None:
+                    with failpoints.step("run_started"):
+                        ledger.start_run(report.run_id, ingestion_id, record)
+                run.work()
         except AutoloaderError as error:
             report.stopped_by = error
         except BaseException as error:

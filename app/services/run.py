@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -135,28 +136,31 @@ class Run:
         self._settled: set[tuple[str, str]] = set()
         self._settled_any = False
 
+    def kept_alive(self) -> AbstractContextManager[object]:
+        """Its lease is renewed until the block ends; `work` is done inside."""
+        return self._heartbeat.beating()
+
     def work(self) -> None:
         """Check the table, settle what is open, load what is new."""
-        with self._heartbeat.beating():
-            head = self._head()
-            record = self._rebuild_if_behind(self._record(), head)
-            with self._failpoints.step("open_batches_read"):
-                open_batches = self._ledger.open_batches(self._lease, record)
-            for batch in open_batches:
-                self._settle(batch)
-                self._settled_any = True
-                self._settled.update((f.key, f.version) for f in batch.files)
-            for files in plan_batches(
-                self._fitting_files(), batch_bytes=self._settings.batch_bytes, batch_files=self._settings.batch_files
-            ):
-                self._load_batch(files)
-            self._flush_marks()
-            with self._failpoints.step("hints_added"):
-                self._add_hints()
-            if self._settled_any:
-                sweep_quietly(self._sweeper().sweep)
-            elif self._expiry.happened:
-                sweep_quietly(self._sweeper().sweep_expired)
+        head = self._head()
+        record = self._rebuild_if_behind(self._record(), head)
+        with self._failpoints.step("open_batches_read"):
+            open_batches = self._ledger.open_batches(self._lease, record)
+        for batch in open_batches:
+            self._settle(batch)
+            self._settled_any = True
+            self._settled.update((f.key, f.version) for f in batch.files)
+        for files in plan_batches(
+            self._fitting_files(), batch_bytes=self._settings.batch_bytes, batch_files=self._settings.batch_files
+        ):
+            self._load_batch(files)
+        self._flush_marks()
+        with self._failpoints.step("hints_added"):
+            self._add_hints()
+        if self._settled_any:
+            sweep_quietly(self._sweeper().sweep)
+        elif self._expiry.happened:
+            sweep_quietly(self._sweeper().sweep_expired)
 
     def _sweeper(self) -> Sweeper:
         return Sweeper(

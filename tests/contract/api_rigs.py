@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
+from psycopg.errors import DeadlockDetected
 from sqlalchemy import delete
+from sqlalchemy.exc import OperationalError
 
 from app.api.application import application
 from app.api.services import Services
@@ -98,11 +101,26 @@ class DatabaseRig:
         return made
 
     def clear(self) -> None:
-        with self.service.store._engine.begin() as connection:
-            for table in reversed(metadata.sorted_tables):
-                connection.execute(delete(table))
+        while not self._emptied():
+            # The service is at work on the same rows.
+            time.sleep(0.1)
         for path in (self.home / "landing").glob("*"):
             path.unlink()
+
+    def _emptied(self) -> bool:
+        """Empty all tables; False where somebody else and this were waiting for each other."""
+        try:
+            with self.service.store._engine.begin() as connection:
+                if connection.dialect.name == "postgresql":
+                    # So that of the two it is this that is broken off.
+                    connection.exec_driver_sql("set local deadlock_timeout = '10ms'")
+                for table in reversed(metadata.sorted_tables):
+                    connection.execute(delete(table))
+        except OperationalError as error:
+            if isinstance(error.orig, DeadlockDetected):
+                return False
+            raise
+        return True
 
 
 @contextmanager
@@ -110,12 +128,13 @@ def database_rig(folder: Path, **settings: Any) -> Iterator[DatabaseRig]:
     given = Settings(
         autoloader_home=folder,
         autoloader_settle_s=0,
-        autoloader_lease_s=10,
-        autoloader_direct_run_wait_s=60,
+        autoloader_lease_s=60,
+        # Less than the client waits for an answer.
+        autoloader_direct_run_wait_s=150,
         **settings,
     )
     # What a child is told goes by its environment.
-    told = {"autoloader_settle_s": 0, "autoloader_lease_s": 10, **settings}
+    told = {"autoloader_settle_s": 0, "autoloader_lease_s": 60, **settings}
     environ = {**os.environ, **{name.upper(): str(value) for name, value in told.items()}, "PYTHONPATH": str(ROOT)}
     service = build_service(given, environ, Redactor())
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog as Inner
-from pyiceberg.exceptions import CommitFailedException, RESTError
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.types import LongType
@@ -93,7 +92,7 @@ class IcebergRig(Rig):
         self._name = name
         self._properties = dict(properties)
         self._hand = open_catalog(name, self._properties)
-        _when_ready(lambda: self._hand.create_namespace_if_not_exists("contract"))
+        self._hand.create_namespace_if_not_exists("contract")
         self._clients: list[IcebergCatalog] = []
 
     @property
@@ -152,16 +151,6 @@ class IcebergRig(Rig):
 
     def _contradicting(self, name: str, properties: Mapping[str, str]) -> Inner:
         return _after_commit(open_catalog(name, properties), CommitFailedException("somebody was faster"))
-
-
-def _when_ready(make: Callable[[], None]) -> None:
-    """Try until a server that has just started has made its table bucket."""
-    for _ in range(100):
-        try:
-            return make()
-        except RESTError:
-            time.sleep(0.1)
-    return make()
 
 
 def _after_commit(inner: Inner, error: Exception) -> Inner:

@@ -22,8 +22,8 @@ from tests.contract.api_rigs import ROOT, database_rig
 
 SETTINGS: dict[str, Any] = {
     "autoloader_settle_s": 0,
-    "autoloader_lease_s": 10,
-    "autoloader_direct_run_wait_s": 60,
+    "autoloader_lease_s": 60,
+    "autoloader_direct_run_wait_s": 150,
 }
 
 

@@ -5,6 +5,7 @@ The embedded one comes twice: once it cuts whatever it can, into spans of a few 
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 from collections import Counter
 from collections.abc import Iterator
@@ -84,10 +85,16 @@ class FullSink:
 
     @contextmanager
     def _file(self, path: Path) -> Iterator[BinaryIO]:
-        if len(list(path.parent.iterdir())) >= self.room:
-            raise OSError(28, "No space left on device")
-        with path.open("wb") as file:
+        with self._made(path) as file:
             yield file
+
+    def _made(self, path: Path) -> BinaryIO:
+        # One process at a time, or two of them find the last room.
+        with path.parent.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if len(list(path.parent.iterdir())) >= self.room:
+                raise OSError(28, "No space left on device")
+            return path.open("wb")
 
 
 def order(

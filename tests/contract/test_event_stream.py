@@ -107,7 +107,7 @@ def test_whoever_asks_for_headers_alone_does_not_stay(memory: MemoryRig) -> None
 def test_one_who_goes_away_is_noticed(memory: MemoryRig) -> None:
     memory.clear()
     with listening(memory.client):
-        assert _readers(memory) == 1
+        until(lambda: _readers(memory) == 1, 30, "it reads")
     until(lambda: _readers(memory) == 0, 30, "the reader is gone")
 
 
@@ -120,7 +120,7 @@ def test_one_who_takes_nothing_is_cut_off_and_the_others_go_on(
     memory: MemoryRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory.clear()
-    monkeypatch.setattr("app.api.event_stream.STUCK_S", 2.0)
+    monkeypatch.setattr("app.api.event_stream.STUCK_S", 10.0)
     rows = memory.api.ingestions.live
     address = (str(memory.client.base_url.host), int(memory.client.base_url.port or 0))
     with socket.socket() as stuck:
@@ -129,7 +129,7 @@ def test_one_who_takes_nothing_is_cut_off_and_the_others_go_on(
         stuck.sendall(f"GET {EVENTS} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         until(lambda: _readers(memory) == 1, 30, "it reads")
         with listening(memory.client) as told:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while _readers(memory) > 1 and time.monotonic() < deadline:
                 rows.tell(filler="x" * 100_000)
                 # Whoever takes what comes is none the worse.
@@ -176,7 +176,7 @@ def test_streams_end_with_their_service_and_hold_it_up_in_nothing(service: Servi
 def _fill(database: Path) -> None:
     """More events than the buffers between two processes hold."""
     row = (0, "default", "i", "r", "run.updated", json.dumps({"filler": "x" * 200_000}))
-    with closing(sqlite3.connect(database)) as connection:
+    with closing(sqlite3.connect(database, timeout=60)) as connection:
         names = "created_at, tenant, ingestion_id, run_id, kind, body"
         connection.executemany(f"insert into events ({names}) values (?, ?, ?, ?, ?, ?)", [row] * 100)
         connection.commit()

@@ -19,6 +19,7 @@ from app.engines.embedded.engine import EmbeddedEngine
 from app.sources.factory import open_source
 from tests.fakes.catalog import FolderSink
 from tests.support.seaweed import Seaweed
+from tests.support.stamps import put_anew, stamp_of
 from tests.support.tables import table_schema, written_rows
 
 SCHEMA = table_schema(Field("version", LONG), Field("number", LONG))
@@ -38,18 +39,26 @@ class Place:
     put: Callable[[bytes], None]
 
 
+def written(path: Path, data: bytes) -> str:
+    """What a listing takes for its version then."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.write(data)
+    return stamp_of(path)
+
+
 def overwritten(path: Path) -> Callable[[bytes], None]:
     def put(data: bytes) -> None:
-        with path.open("r+b" if path.exists() else "wb") as file:
-            file.write(data)
+        put_anew(lambda: written(path, data), [stamp_of(path)] if path.exists() else [])
 
     return put
 
 
 def replaced(path: Path) -> Callable[[bytes], None]:
+    new = path.with_name(".new")
+
     def put(data: bytes) -> None:
-        path.with_name(".new").write_bytes(data)
-        path.with_name(".new").replace(path)
+        put_anew(lambda: written(new, data), [stamp_of(path)] if path.exists() else [])
+        new.replace(path)
 
     return put
 

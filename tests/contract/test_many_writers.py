@@ -27,7 +27,7 @@ def test_a_reader_does_not_wait_for_them(tmp_path: Path) -> None:
                 "source": {"path": str(tmp_path)},
                 "destination": {"database": "d", "table": f"t{number}"},
             }
-            return httpx.post(f"{url}{PATH}", json=document, timeout=60, trust_env=False)
+            return httpx.post(f"{url}{PATH}", json=document, timeout=180, trust_env=False)
 
         with closing(sqlite3.connect(tmp_path / "autoloader.db", isolation_level=None)) as other:
             other.execute("begin immediate")

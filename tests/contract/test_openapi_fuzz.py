@@ -75,7 +75,7 @@ def check(api: Rig, name: str, mode: GenerationMode) -> None:
             case.query = {**case.query, "timeout_s": 0}
         if at_known and case.path_parameters:
             case.path_parameters |= {key: known[key] for key in case.path_parameters if key in known}
-        case.call_and_validate(checks=CHECKS)
+        case.call_and_validate(checks=CHECKS, timeout=120)
 
     send()
 

@@ -20,6 +20,7 @@ from tests.fakes.source import MemorySource
 from tests.support.azurite import Azurite
 from tests.support.fake_gcs import FakeGcs
 from tests.support.seaweed import Seaweed
+from tests.support.stamps import put_anew, stamp_of
 
 MARKER_SUFFIX = "/"
 
@@ -53,7 +54,11 @@ def _local(folder: Path) -> Place:
         if name.endswith(MARKER_SUFFIX):
             path.mkdir(exist_ok=True)
         else:
-            path.write_bytes(data)
+            put_anew(lambda: written(path, data), [stamp_of(path)] if path.exists() else [])
+
+    def written(path: Path, data: bytes) -> str:
+        path.write_bytes(data)
+        return stamp_of(path)
 
     def open_(path: str, pattern: str | None, complete_when: str | None) -> Source:
         return open_source(

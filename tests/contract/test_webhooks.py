@@ -84,17 +84,19 @@ def test_a_run_is_told_and_can_be_told_again(served: DatabaseRig) -> None:
         run = served.client.post(f"{BASE}/{made['id']}/run").json()
         (one,) = arrived(served, made, there, 1)
         assert (one["event"], one["run_id"], one["state"]) == ("run.succeeded", run["run_id"], "delivered")
-        assert (one["attempts"], one["last_status"], one["error"]) == (1, 200, None)
+        # More than one where an answer was slower than the sender's patience, which tells the same again.
+        first = len(there.ids)
+        assert (one["attempts"], one["last_status"], one["error"]) == (first, 200, None)
         assert one["payload"] == there.received[0].body
-        assert there.ids == [one["id"]]
+        assert set(there.ids) == {one["id"]}
         assert one["payload"]["data"]["run"]["rows"] == {"loaded": 2}
         assert served.client.get(one["payload"]["data"]["link"]).json()["id"] == run["run_id"]
 
         again = served.client.post(f"{BASE}/{made['id']}/webhook-deliveries/{one['id']}/redeliver")
         assert (again.status_code, again.json()["state"]) == (202, "pending")
-        arrived(served, made, there, 2)
-        assert there.ids == [one["id"]] * 2
-        assert there.received[0].message.body == there.received[1].message.body
+        arrived(served, made, there, first + 1)
+        assert set(there.ids) == {one["id"]}
+        assert {received.message.body for received in there.received} == {there.received[0].message.body}
 
         put(served, made, [])
         refused = served.client.post(f"{BASE}/{made['id']}/webhook-deliveries/{one['id']}/redeliver")
@@ -122,7 +124,7 @@ def test_a_receiver_that_is_not_there_is_warned_of_and_kept(served: DatabaseRig)
     (warning,) = made["warnings"]
     assert "nowhere.invalid" in warning
     served.client.post(f"{BASE}/{made['id']}/run")
-    until(lambda: deliveries(served, made)[0]["attempts"], WITHIN_S, "it was tried")
+    until(lambda: any(one["attempts"] for one in deliveries(served, made)), WITHIN_S, "it was tried")
     (one,) = deliveries(served, made, "?state=pending")
     assert "does not resolve" in one["error"] or "did not answer" in one["error"]
     assert one["next_attempt_at"] > one["last_attempt_at"]

@@ -409,7 +409,7 @@ def test_limits_that_change_between_a_crash_and_its_recovery(place: Place, at: s
         place.land(f"{number}.json", number)
     place.settings = replace(SETTINGS, batch_files=4)
     place.load_and_die(at)
-    place.settings = replace(SETTINGS, batch_files=3, batch_bytes=1, lease_s=2.0, file_tries=1)
+    place.settings = replace(SETTINGS, batch_files=3, batch_bytes=1, lease_s=30.0, file_tries=1)
     report = place.load()
     assert (report.status, report.files_loaded) == (RunStatus.SUCCESS, 6)
     assert place.batches() == {1: ["0.json", "1.json", "2.json", "3.json"], 2: ["4.json"], 3: ["5.json"]}

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import ast
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from app.domain.failpoints import FAILPOINTS, MOMENTS, Moment, Step
-from tests.crash.scenes import LEASE_S, Scene, State, first, interrupted, landed, later, long, lost
+from app.domain.runs import RunStatus
+from app.engines.embedded.engine import EmbeddedEngine
+from tests.crash.scenes import LEASE_S, Scene, State, first, interrupted, landed, later, long, lost, unstalled
 from tests.support.command import ROOT
 from tests.support.forked import TIMEOUT_S, Template
 from tests.support.seaweed import Seaweed
+from tests.support.servers import is_alive
+from tests.support.worksite import Worksite
 
 # Steps that a first load does not come to.
 STATES: dict[Step, State] = {
@@ -53,8 +59,10 @@ AGAIN: dict[Step, State] = {
 # What has to happen before the step is come to at all.
 BEFOREHAND: dict[Step, str] = {
     "outcome_looked_up": "commit_request:after:raise,",
-    "lease_renewed": "batch_claimed:after:delay=1.2,",
+    "lease_renewed": "batch_claimed:after:delay=10,",
 }
+# Of a run in which an error ends the heartbeat: it comes to its first beat in the midst of that delay.
+BEATING_LEASE_S = 20
 # An error there may come from behind the request, so the run finds out what became of it and goes on.
 SURVIVED: tuple[Step, ...] = (*CHILDS, "commit_request", "expiry_request")
 # The steps of the commit's path, for the catalog that is a server.
@@ -94,19 +102,27 @@ def named(cases: list[tuple[Step, State]]) -> list[object]:
 
 
 @pytest.fixture
-def rest(forks: Template, tmp_path: Path, seaweed: Seaweed) -> Iterator[Scene]:
-    scene = Scene(forks, tmp_path / "scene", seaweed)
-    yield scene
-    scene.close()
+def rest_scene_in(forks: Template, tmp_path: Path, seaweed: Seaweed) -> Iterator[SceneIn]:
+    """Gives a scene of the catalog that is a server, in a state."""
+    with ExitStack() as stack:
+
+        def made(state: State) -> Scene:
+            scene = Scene(forks, tmp_path / uuid.uuid4().hex, seaweed)
+            stack.callback(scene.close)
+            state(scene)
+            return scene
+
+        yield made
 
 
-def die(scene: Scene, step: Step, moment: Moment) -> None:
-    """A run whose process is ended there; where that is a child's, the run lives on."""
+def died(scene: Scene, step: Step, moment: Moment) -> Scene:
+    """The scene, in which the process of a run was ended there; where that is a child's, the run lived on."""
     failpoint = f"{BEFOREHAND.get(step, '')}{step}:{moment}:kill"
     if step in CHILDS:
         scene.load(failpoint)
     else:
         scene.load_and_die(failpoint)
+    return scene
 
 
 def mended(scene: Scene) -> None:
@@ -117,25 +133,26 @@ def mended(scene: Scene) -> None:
 
 @pytest.mark.parametrize(("step", "state", "moment"), named(CASES))
 def test_killed(scene_in: SceneIn, step: Step, state: State, moment: Moment) -> None:
-    scene = scene_in(state)
-    die(scene, step, moment)
+    scene = unstalled(lambda: died(scene_in(state), step, moment))
     mended(scene)
     if state is long:
         scene.assert_no_metadata_lies_about()
 
 
 @pytest.mark.parametrize(("step", "state", "moment"), named(list(ON_THE_WIRE.items())))
-def test_killed_on_the_wire(rest: Scene, step: Step, state: State, moment: Moment) -> None:
-    state(rest)
-    die(rest, step, moment)
-    mended(rest)
+def test_killed_on_the_wire(rest_scene_in: SceneIn, step: Step, state: State, moment: Moment) -> None:
+    mended(unstalled(lambda: died(rest_scene_in(state), step, moment)))
 
 
 @pytest.mark.parametrize(("step", "state", "moment"), named(CASES[: len(FAILPOINTS)]))
 def test_a_defect(scene_in: SceneIn, step: Step, state: State, moment: Moment) -> None:
     """An error that nothing knows ends the run aloud, or is lived through; it is never taken for success by mistake."""
     scene = scene_in(state)
-    run = scene.load(f"{BEFOREHAND.get(step, '')}{step}:{moment}:raise", status=0 if step in SURVIVED else 1)
+    run = scene.load(
+        f"{BEFOREHAND.get(step, '')}{step}:{moment}:raise",
+        status=0 if step in SURVIVED else 1,
+        lease_s=BEATING_LEASE_S if step == "lease_renewed" else None,
+    )
     if step not in SURVIVED:
         assert run.json["status"] == "failed"
         assert run.json["code"] in ("internal", "engine_died", "commit_unknown"), run.stdout
@@ -157,32 +174,55 @@ def wait_for_stopped_child(pid: int) -> psutil.Process:
     deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
         for child in psutil.Process(pid).children():
-            if child.status() == psutil.STATUS_STOPPED:
-                return child
+            # Not one that has just ended.
+            with suppress(psutil.NoSuchProcess):
+                if child.status() == psutil.STATUS_STOPPED:
+                    return child
         time.sleep(0.02)
     raise AssertionError("No child came to the place where it stands still.")
 
 
 def wait_until_gone(process: psutil.Process) -> None:
-    psutil.wait_procs([process], timeout=TIMEOUT_S)
-    assert not process.is_running()
+    deadline = time.monotonic() + TIMEOUT_S
+    while is_alive(process.pid):
+        assert time.monotonic() < deadline, f"{process} outlived its run."
+        time.sleep(0.02)
 
 
 # --- a lease that runs out --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def engine() -> Iterator[EmbeddedEngine]:
+    """Of runs in this process."""
+    made = EmbeddedEngine(processes=1)
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize(
     "place", ["batch_claimed:after", "commit_request:before", "committed:after", "files_joined:before"]
 )
-def test_slower_than_its_lease(scene_in: SceneIn, place: str) -> None:
+def test_slower_than_its_lease(
+    scene_in: SceneIn, engine: EmbeddedEngine, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
     """The heartbeat goes on: nobody takes over, and the run ends well."""
+    # Ten beats a second, of a lease that nobody has to hurry under.
+    monkeypatch.setattr("app.services.heartbeat.RENEWALS", 10 * LEASE_S)
     scene = scene_in(later)
-    run = scene.start(f"{place}:delay={3 * LEASE_S}")
-    scene.wait_until_held()
-    time.sleep(LEASE_S * 1.2)
-    rival = scene.load(wait_s=0, status=1)
-    assert rival.json["code"] == "run_in_progress", rival.stdout
-    assert run.wait() == 0, run.stdout
+    rivals: list[str] = []
+
+    def stands_still(at: str) -> None:
+        if at != place or rivals:
+            return
+        scene.let_leases_run_out()
+        scene.wait_until_renewed()
+        rivals.append(scene.load(wait_s=0, status=1).json["code"])
+
+    settings = {"autoloader_lease_s": LEASE_S}
+    report = Worksite(scene.landing, scene.home, engine, str(scene.table), settings=settings).load(stands_still)
+    assert rivals == ["run_in_progress"]
+    assert report.status is RunStatus.SUCCESS, report
     scene.assert_exact()
 
 
@@ -192,7 +232,11 @@ def test_slower_than_its_lease(scene_in: SceneIn, place: str) -> None:
 def test_slower_than_its_lease_without_a_heartbeat(scene_in: SceneIn, place: str) -> None:
     """The lease runs out, and nobody takes it: the run stops by itself, and the next one settles what it left."""
     scene = scene_in(later)
-    run = scene.load(f"lease_renewed:before:delay=5,{place}:delay=3", status=1)
+    # Of a lease so long that no beat is near.
+    run = scene.paused(f"{place}:pause")
+    scene.let_leases_run_out()
+    run.go_on()
+    assert run.wait() == 1, f"{run.stdout}\n{run.stderr}"
     assert run.json["code"] == "lease_lost", run.stdout
     mended(scene)
 

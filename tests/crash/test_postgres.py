@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.crash.scenes import Scene
+from tests.crash.scenes import Scene, unstalled
 from tests.support.events import event_files
 from tests.support.forked import Template
 from tests.support.postgres import Postgres, migrated_database, start_postgres, stop_postgres
@@ -21,11 +23,21 @@ LATER = (3, 4)
 
 
 @pytest.fixture
-def scene(forks: Template, tmp_path: Path, postgres: Postgres, migrated: str) -> Iterator[Scene]:
-    """Files on disk, the built-in catalog, the ledger in PostgreSQL."""
-    made = Scene(forks, tmp_path / "scene", database_url=postgres.copy_database(migrated))
-    yield made
-    made.close()
+def new_scene(forks: Template, tmp_path: Path, postgres: Postgres, migrated: str) -> Iterator[Callable[[], Scene]]:
+    """Makes scenes: files on disk, the built-in catalog, the ledger in PostgreSQL."""
+    with ExitStack() as stack:
+
+        def make() -> Scene:
+            scene = Scene(forks, tmp_path / uuid.uuid4().hex, database_url=postgres.copy_database(migrated))
+            stack.callback(scene.close)
+            return scene
+
+        yield make
+
+
+@pytest.fixture
+def scene(new_scene: Callable[[], Scene]) -> Scene:
+    return new_scene()
 
 
 @pytest.fixture
@@ -66,9 +78,14 @@ def fragile(scene: Scene, server: Postgres) -> Scene:
         "lease_released",
     ],
 )
-def test_killed(scene: Scene, failpoint: str) -> None:
-    scene.land(*FILES)
-    scene.load_and_die(failpoint)
+def test_killed(new_scene: Callable[[], Scene], failpoint: str) -> None:
+    def died() -> Scene:
+        scene = new_scene()
+        scene.land(*FILES)
+        scene.load_and_die(failpoint)
+        return scene
+
+    scene = unstalled(died)
     scene.land(*LATER)
     scene.load()
     scene.assert_exact()

@@ -24,9 +24,9 @@ from tests.support.postgres import Postgres
 from tests.support.seaweed import Seaweed
 from tests.support.worlds import World, make_world
 
-TIMEOUT_S = 400
+TIMEOUT_S = 700
 # Many processes on few cores take their time.
-pytestmark = pytest.mark.timeout(1_200)
+pytestmark = pytest.mark.timeout(1_500)
 FILES = 12
 # So that a run makes several commits.
 SMALL = {"AUTOLOADER_BATCH_FILES": "2"}
@@ -64,7 +64,7 @@ def landing(world: World, first: int, last: int) -> Iterator[None]:
         thread.join()
 
 
-def loads(world: World, count: int, *, wait_s: int = 120) -> list[subprocess.Popen[str]]:
+def loads(world: World, count: int, *, wait_s: int = 600) -> list[subprocess.Popen[str]]:
     arguments = ("load", world.source, "--to", world.table, "--wait", str(wait_s), "--output", "json")
     return [world.home.process(*arguments) for _ in range(count)]
 

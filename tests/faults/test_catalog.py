@@ -17,7 +17,6 @@ OF_A_FIRST_LOAD = {"namespace", "new namespace", "new table"}
 
 @pytest.mark.parametrize("fault", CATALOG_FAULTS, ids=lambda f: f"{f.request} {f.words} {f.times}")
 def test_a_fault_of_a_request(world: FaultWorld, fault: RequestFault) -> None:
-    world.timeout_s = 1.0
     if fault.request == "new namespace":
         world.table = TableName(world.table.catalog, (f"n_{uuid.uuid4().hex[:12]}",), world.table.name)
     if fault.request not in OF_A_FIRST_LOAD:
@@ -26,7 +25,8 @@ def test_a_fault_of_a_request(world: FaultWorld, fault: RequestFault) -> None:
         world.known = (9,)
     world.land(0)
     rule = world.rest.on(*CATALOG_REQUESTS[fault.request], fault.action(), times=fault.times)
-    load = world.load()
+    with world.patient_with(fault.words):
+        load = world.load()
     assert (load.seen, load.ends) == (fault.seen, fault.ends), load.text
     assert rule.acted == (fault.times or rule.acted) > 0
     if fault.ends != SUCCESS:
@@ -41,10 +41,12 @@ def test_a_fault_of_a_request(world: FaultWorld, fault: RequestFault) -> None:
 
 def test_slow_is_not_silent(world: FaultWorld) -> None:
     """A catalog that takes its time is waited for, as long as it says something."""
-    world.timeout_s = 1.0
+    world.timeout_s = 5.0
     world.land(0)
-    world.rest.on("POST", CATALOG_REQUESTS["new table"][1], Slow(delay_s=0.3, pace=2000))
+    slow = Slow(delay_s=0.3, pace=200)
+    world.rest.on("POST", CATALOG_REQUESTS["new table"][1], slow)
     assert world.load().ends == SUCCESS
+    assert min(slow.took_s) > world.timeout_s
     world.assert_exact(0)
 
 

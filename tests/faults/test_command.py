@@ -20,7 +20,6 @@ def world(tmp_path: Path, seaweed: Seaweed, rest_proxy: Proxy) -> World:
     made = make_world("local-rest", tmp_path, seaweed)
     environ = made.home.environ
     environ |= {name: value.replace(seaweed.rest_uri, rest_proxy.url) for name, value in environ.items()}
-    environ["AUTOLOADER_CATALOG_TIMEOUT_S"] = "1"
     made.land(event_files(0))
     return made
 
@@ -39,7 +38,10 @@ class FallSilent:
 
 def test_a_catalog_that_falls_silent_over_a_commit(world: World, rest_proxy: Proxy, seaweed: Seaweed) -> None:
     rest_proxy.on("POST", r"/tables/t_\w+$", FallSilent(rest_proxy))
-    done = world.home.run("load", world.source, "--to", world.table, "--output", "json", "--verbose")
+    done = world.home.run(
+        *("load", world.source, "--to", world.table, "--output", "json", "--verbose"),
+        environ={"AUTOLOADER_CATALOG_TIMEOUT_S": "10"},
+    )
     assert (done.status, done.json["status"], done.json["code"]) == (1, "failed", "commit_unknown")
     (error,) = done.json["errors"]
     assert error["retryable"]

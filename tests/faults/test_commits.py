@@ -19,7 +19,6 @@ def begun(world: FaultWorld, request: pytest.FixtureRequest) -> FaultWorld:
         assert world.load().code == ""
         world.known = (9,)
     world.land(0)
-    world.timeout_s = 1.0
     return world
 
 
@@ -45,7 +44,8 @@ def settles(world: FaultWorld) -> None:
 @pytest.mark.parametrize("fault", COMMIT_FAULTS, ids=lambda f: f.words)
 def test_applied(begun: FaultWorld, fault: CommitFault) -> None:
     rule = begun.rest.on("POST", COMMIT, fault.make(True))  # noqa: FBT003
-    load = begun.load()
+    with begun.patient_with(fault.words):
+        load = begun.load()
     assert (rule.acted, load.seen, taken_for(load), load.ends) == (1, fault.seen, fault.taken, SUCCESS)
     assert load.report.files_loaded == 1
     settles(begun)
@@ -54,7 +54,8 @@ def test_applied(begun: FaultWorld, fault: CommitFault) -> None:
 @pytest.mark.parametrize("fault", [f for f in COMMIT_FAULTS if f.seen_lost is not None], ids=lambda f: f.words)
 def test_not_applied(begun: FaultWorld, fault: CommitFault) -> None:
     rule = begun.rest.on("POST", COMMIT, fault.make(False))  # noqa: FBT003
-    load = begun.load()
+    with begun.patient_with(fault.words):
+        load = begun.load()
     ends = fault.later_lost if begun.known else fault.first_lost
     assert (rule.acted, load.seen, taken_for(load), load.ends) == (1, fault.seen_lost, fault.taken_lost, ends)
     settles(begun)

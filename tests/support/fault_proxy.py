@@ -10,6 +10,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,21 +26,14 @@ START_TIMEOUT_S = 60.0
 class Exchange:
     """One request of a client, and what can be done about it."""
 
-    def __init__(self, request: Message, client: Client, server: Upstream) -> None:
+    def __init__(self, request: Message, client: Client, server: tuple[str, int]) -> None:
         self.request = request
         self._client = client
         self._server = server
 
     async def apply(self) -> Message:
-        """Have the server carry it out; its answer."""
-        return await self._server.ask(self.request)
-
-    async def apply_late(self) -> Message:
-        """Have the server carry it out when the client has gone; its answer."""
-        try:
-            return await self._server.ask(self.request)
-        finally:
-            self._server.close()
+        """Have the server carry it out, whether or not the client is still there; its answer."""
+        return await _ask(self._server, self.request)
 
     async def answer(self, answer: Message, *, pace: float | None = None) -> None:
         """Send an answer, with `pace` not more than so many bytes a second."""
@@ -141,12 +135,16 @@ class Slow:
 
     delay_s: float = 0.0
     pace: float | None = None
+    # How long each answer was on its way.
+    took_s: list[float] = field(default_factory=list)
 
     async def __call__(self, exchange: Exchange) -> None:
         """Do it."""
         answer = await exchange.apply()
+        began = time.monotonic()
         await asyncio.sleep(self.delay_s)
         await exchange.answer(answer, pace=self.pace)
+        self.took_s.append(time.monotonic() - began)
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ class Hold:
     def deliver(self) -> Message:
         """Give the request to the server now; what it answers."""
         ((exchange, loop),) = self.kept
-        return asyncio.run_coroutine_threadsafe(exchange.apply_late(), loop).result(START_TIMEOUT_S)
+        return asyncio.run_coroutine_threadsafe(exchange.apply(), loop).result(START_TIMEOUT_S)
 
 
 async def _end(exchange: Exchange, how: str, seconds: float) -> None:
@@ -263,30 +261,15 @@ class Client:
         self._writer.transport.abort()
 
 
-class Upstream:
-    """The connection to the server, made when it is needed and made anew when it has ended."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.address = address
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def ask(self, request: Message) -> Message:
-        if self._streams is not None and self._streams[0].at_eof():
-            self.close()
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(*self.address, limit=LIMIT_BYTES)
-        reader, writer = self._streams
+async def _ask(address: tuple[str, int], request: Message) -> Message:
+    """What the server answers, on a connection of its own: one that is kept may be ended just when it is needed."""
+    reader, writer = await asyncio.open_connection(*address, limit=LIMIT_BYTES)
+    try:
         writer.write(request.head + request.body)
         await writer.drain()
-        answer = await read_answer(reader, request.first_line[0])
-        if answer.ends_connection:
-            self.close()
-        return answer
-
-    def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+        return await read_answer(reader, request.first_line[0])
+    finally:
+        writer.close()
 
 
 class Proxy:
@@ -321,18 +304,17 @@ class Proxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's connection, request by request."""
-        client, server = Client(reader, writer), Upstream(self._address)
+        client = Client(reader, writer)
         try:
             while client.open:
                 request = await client.next_request()
                 if request is None:
                     break
-                await self._one(Exchange(request, client, server))
+                await self._one(Exchange(request, client, self._address))
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             # The client, the server or the test has gone, which is what this proxy is for.
             pass
         finally:
-            server.close()
             client.close()
 
     async def _one(self, exchange: Exchange) -> None:

@@ -13,6 +13,7 @@ from tests.support.fault_proxy import Action, Answer, Cut, Half, Rewrite
 
 SUCCESS = "success"
 NOTHING = "—"
+SILENT = "says nothing"
 ERROR_XML = (
     b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>%s</Code><Message>Try again.</Message>'
     b"<RequestId>1</RequestId></Error>"
@@ -59,7 +60,7 @@ def _another_token(status: int) -> CommitFault:
 COMMIT_FAULTS = (
     _unknown("ends the connection", _cut("close"), "ConnectionError"),
     _unknown("resets the connection", _cut("reset"), "ConnectionError"),
-    _unknown("says nothing", _cut("stall"), "ReadTimeout"),
+    _unknown(SILENT, _cut("stall"), "ReadTimeout"),
     CommitFault("sends half an answer", lambda _: Half(), "ChunkedEncodingError", None, "unknown"),
     _unknown("answers 400", _status(400), "BadRequestError"),
     _another_token(401),
@@ -135,17 +136,17 @@ def _cut_short() -> Action:
 
 CATALOG_FAULTS = (
     RequestFault("token", "ends the connection", _close, "ConnectionError", "catalog_unreachable"),
-    RequestFault("token", "says nothing", _stall, "ReadTimeout", "catalog_unreachable"),
+    RequestFault("token", SILENT, _stall, "ReadTimeout", "catalog_unreachable"),
     RequestFault("token", "answers 401", _refusing(401), "OAuthError", "catalog_auth"),
     RequestFault("token", "answers 503", _refusing(503), "ServiceUnavailableError", "catalog_unreachable"),
     RequestFault("token", "answers with a web page", _page, "ValidationError", "catalog_unreachable"),
     RequestFault("configuration", "resets the connection", lambda: Cut("reset", applied=True), "ConnectionError",
                  "catalog_unreachable"),
-    RequestFault("configuration", "says nothing", _stall, "ReadTimeout", "catalog_unreachable"),
+    RequestFault("configuration", SILENT, _stall, "ReadTimeout", "catalog_unreachable"),
     RequestFault("configuration", "answers 403", _refusing(403), "ForbiddenError", "catalog_auth"),
     RequestFault("configuration", "answers 500", _refusing(500), "ServerError", "catalog_unreachable"),
     RequestFault("table", "ends the connection", _close, "ConnectionError", "catalog_unreachable"),
-    RequestFault("table", "says nothing", _stall, "ReadTimeout", "catalog_unreachable"),
+    RequestFault("table", SILENT, _stall, "ReadTimeout", "catalog_unreachable"),
     RequestFault("table", "sends half an answer", _half, "ChunkedEncodingError", "catalog_unreachable"),
     RequestFault("table", "sends half an answer as a whole", _cut_short, "ValidationError", "catalog_unreachable"),
     RequestFault("table", "answers 401", _refusing(401), NOTHING, SUCCESS),
@@ -161,7 +162,7 @@ CATALOG_FAULTS = (
                  SUCCESS),
     RequestFault("new namespace", "answers 403", _refusing(403), "ForbiddenError", "catalog_auth"),
     RequestFault("new table", "ends the connection", _close, "ConnectionError", "catalog_unreachable"),
-    RequestFault("new table", "says nothing", _stall, "ReadTimeout", "catalog_unreachable"),
+    RequestFault("new table", SILENT, _stall, "ReadTimeout", "catalog_unreachable"),
     RequestFault("new table", "answers 400", _refusing(400), "BadRequestError", "catalog_refused"),
     RequestFault("new table", "answers 409", _refusing(409), "TableAlreadyExistsError", SUCCESS),
     RequestFault("new table", "answers 503", _refusing(503), "ServiceUnavailableError", "catalog_unreachable"),
@@ -232,7 +233,7 @@ SOURCE_FAULTS = (
     SourceFault("LIST", "sends the first entries as a whole", _whole_entries, "connectivity"),
     SourceFault("LIST", "answers 200 with an error", _error_as_success, SUCCESS, times=1),
     SourceFault("LIST", "answers 200 with an error", _error_as_success, "path_not_found"),
-    SourceFault("LIST", "says nothing", _stall, "connectivity"),
+    SourceFault("LIST", SILENT, _stall, "connectivity"),
     SourceFault("LIST, a later page", "answers 503 SlowDown", _error(503, b"SlowDown"), SUCCESS, times=2),
     SourceFault("LIST, a later page", "answers 503 SlowDown", _error(503, b"SlowDown"), "connectivity"),
     SourceFault("LIST, a later page", "sends half an answer", _half, "connectivity"),
@@ -252,7 +253,7 @@ SOURCE_FAULTS = (
     SourceFault("GET", "sends an empty body as a whole", lambda: Rewrite(lambda _: b""), "path_not_found"),
     SourceFault("GET", "sends more than there is", lambda: Rewrite(lambda body: body + b"{}"), "path_not_found"),
     SourceFault("GET", "sends a wrong byte", _wrong_byte, "data_malformed", next_ends="failed"),
-    SourceFault("GET", "says nothing", _stall, "connectivity"),
+    SourceFault("GET", SILENT, _stall, "connectivity"),
 )
 
 
@@ -302,7 +303,7 @@ STORAGE_FAULTS = (
     StorageFault("data file, a part", "answers 500", _error(500, b"InternalError"), SUCCESS, times=1),
     StorageFault("data file, a part", "answers 429", _error(429, b"TooManyRequests"), "write_failure", times=1),
     StorageFault("data file, a part", "answers 403", _error(403, b"AccessDenied"), "write_failure"),
-    StorageFault("data file, a part", "says nothing", _stall, "write_failure"),
+    StorageFault("data file, a part", SILENT, _stall, "write_failure"),
     *_storage("data file, end of the upload", lasting=True),
     _lost("data file, end of the upload"),
     StorageFault("data file, end of the upload", "answers 200 with an error", _error_as_success, SUCCESS, times=1),

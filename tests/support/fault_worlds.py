@@ -40,6 +40,7 @@ from app.sources.object_store import ObjectStoreSource
 from app.sources.s3 import S3Access
 from app.sources.sorting import DiskSorter
 from tests.support.fault_proxy import Proxy
+from tests.support.fault_table import SILENT
 from tests.support.seaweed import Seaweed
 from tests.support.told import told_events
 
@@ -48,6 +49,8 @@ CATALOG = "rest"
 # What is asked of pyiceberg's catalog, and may raise.
 ASKED = ("load_table", "commit_table", "namespace_exists", "create_namespace", "create_table_transaction")
 LEASE_S = 60.0
+# So long a server that is to say nothing is waited for.
+SILENT_TIMEOUT_S, SILENT_PATIENCE_S = 10.0, 3
 
 
 def record(number: int) -> dict[str, Any]:
@@ -143,9 +146,6 @@ class FaultWorld:
     storage: Mapping[str, str] = field(default_factory=dict)
     unknown_waits_s: tuple[float, ...] = (0.01,) * 5
     contest_s: float = 60.0
-    lease_s: float = LEASE_S
-    # Seconds that a load waits for the lease of one that is gone.
-    wait_s: float = 0.0
     # Files that were loaded before the test begins.
     known: tuple[int, ...] = ()
 
@@ -199,6 +199,22 @@ class FaultWorld:
 
     # --- a load -----------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def patient_with(self, words: str) -> Iterator[None]:
+        """Until the block ends, a server whose fault is that it says nothing is waited for less long."""
+        patience = self.timeout_s, self.patience_s
+        if words == SILENT:
+            self.timeout_s, self.patience_s = SILENT_TIMEOUT_S, SILENT_PATIENCE_S
+        try:
+            yield
+        finally:
+            self.timeout_s, self.patience_s = patience
+
+    def let_leases_run_out(self) -> None:
+        """Time passes for a run that never heard that it has one."""
+        with self._ledger() as ledger, ledger._write() as connection:
+            connection.exec_driver_sql("update leases set expires_at = 0")
+
     def load(self, *, retry_failed: bool = False, **values: Any) -> Loaded:
         """One run, as the command `load` makes one."""
         raised: list[tuple[str, str]] = []
@@ -216,7 +232,6 @@ class FaultWorld:
             values,
             credentials=self.credentials,
             retry_failed=retry_failed,
-            wait_s=self.wait_s,
         )
         with told_events() as log, self._ledger() as ledger:
             try:
@@ -254,7 +269,7 @@ class FaultWorld:
 
     def _settings(self) -> RunSettings:
         return RunSettings(
-            lease_s=self.lease_s,
+            lease_s=LEASE_S,
             batch_bytes=1 << 30,
             batch_files=10_000,
             file_tries=3,

@@ -113,7 +113,8 @@ def _configure(server: Postgres) -> None:
     lines = {
         "listen_addresses": "'127.0.0.1'",
         "port": server.port,
-        "unix_socket_directories": f"'{server.folder}'",
+        # None: their paths have to be short, and a folder for what is temporary may be deep.
+        "unix_socket_directories": "''",
         "max_connections": 120,
         # A killed server loses nothing that the kernel has; only a machine that loses its power does.
         "fsync": "off",

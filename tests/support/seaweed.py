@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from obstore.store import S3Store
 
-from tests.support.servers import Server, free_ports, shared, spawn, started, stop
+from tests.support.servers import Server, free_ports, is_there, shared, spawn, started, stop
 from tests.support.signed import s3_request
 
 ACCESS_KEY = "admin"
 SECRET_KEY = "secretsecret"
 REGION = "us-east-1"
 TABLE_BUCKET = "icetables"
+# Of tests that several workers are at: two who make a namespace at once come in each other's way.
+NAMESPACES = ("contract", "crash", "faults", "kill", "scenarios")
 PORT_OPTIONS = (
     "s3.port",
     "s3.port.iceberg",
@@ -171,24 +176,23 @@ def _launch(binary: Path) -> Seaweed:
 
 
 def _is_ready(server: Seaweed) -> bool:
-    return _writes(server) and _answers(f"{server.rest_uri}/v1/config?warehouse={server.rest_warehouse}")
+    return (
+        is_there(lambda: server.create_bucket("ready"))
+        and is_there(lambda: server.request("PUT", "/ready/probe", b"1"))
+        and all(is_there(partial(_create_namespace, server, name)) for name in NAMESPACES)
+    )
 
 
-def _writes(server: Seaweed) -> bool:
-    try:
-        server.request("PUT", "/ready")
-        server.request("PUT", "/ready/probe", b"1")
-    except OSError:
-        return False
-    return True
+def _create_namespace(server: Seaweed, name: str) -> None:
+    """Refused until the catalog, which answers before that, has its table bucket."""
+    grant = {"grant_type": "client_credentials", "client_id": server.access_key, "client_secret": server.secret_key}
+    token = _post(f"{server.rest_uri}/v1/oauth/tokens", urlencode(grant).encode(), {})["access_token"]
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    _post(f"{server.rest_uri}/v1/{TABLE_BUCKET}/namespaces", json.dumps({"namespace": [name]}).encode(), headers)
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):  # noqa: S310
-            return True
-    except urllib.error.HTTPError:
-        # Refusing a request without a token is an answer.
-        return True
-    except OSError:
-        return False
+def _post(url: str, data: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    request = urllib.request.Request(url, data=data, headers=dict(headers))  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        found: dict[str, Any] = json.load(answer)
+        return found

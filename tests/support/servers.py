@@ -15,11 +15,13 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
+from urllib.error import HTTPError
 
 START_TIMEOUT_S = 60
 # Below those that systems take by themselves (32768 and more on Linux), above those that services are known by.
 OURS = range(12_000, 32_000)
 TRIES = 3
+CONFLICT = 409
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,18 @@ def _wait(server: S, is_ready: Callable[[S], bool], within_s: float) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def is_there(make: Callable[[], object]) -> bool:
+    """Whether there is what `make` makes: now, or by an earlier request whose answer came too late."""
+    try:
+        make()
+    except HTTPError as error:
+        with error:
+            return error.code == CONFLICT
+    except OSError:
+        return False
+    return True
 
 
 def spawn(arguments: list[str], environ: Mapping[str, str], folder: str) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tests.support.fault_proxy import HOST, serving
 
 CHUNK_BYTES = 1 << 16
+ANSWER_TIMEOUT_S = 30.0
 
 
 @dataclass
@@ -40,7 +41,7 @@ class TcpProxy:
         back, forth = await asyncio.open_connection(*self._address)
         answers = asyncio.create_task(_pump(back, writer))
         try:
-            await self._listen(reader, forth, answers)
+            await self._listen(reader, back, forth, answers)
         except (OSError, asyncio.CancelledError):
             # The client, the server or the test has gone.
             pass
@@ -50,7 +51,11 @@ class TcpProxy:
             writer.close()
 
     async def _listen(
-        self, reader: asyncio.StreamReader, forth: asyncio.StreamWriter, answers: asyncio.Task[None]
+        self,
+        reader: asyncio.StreamReader,
+        back: asyncio.StreamReader,
+        forth: asyncio.StreamWriter,
+        answers: asyncio.Task[None],
     ) -> None:
         said = b""
         while data := await reader.read(CHUNK_BYTES):
@@ -64,10 +69,11 @@ class TcpProxy:
                     return
                 if due.how == "lost":
                     answers.cancel()
+                    await asyncio.gather(answers, return_exceptions=True)
                     forth.write(data)
                     await forth.drain()
-                    # Long enough for the server to have done it; the connection's end would not undo it.
-                    await asyncio.sleep(0.3)
+                    # Whose first byte says that it was done.
+                    await asyncio.wait_for(back.read(1), ANSWER_TIMEOUT_S)
                     return
                 await asyncio.sleep(float(due.how))
             forth.write(data)

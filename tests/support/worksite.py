@@ -6,8 +6,9 @@ For faults that have to be walked through one by one; what the command line make
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,13 @@ class Worksite:
             return self.load(reach).stopped_by
         except AutoloaderError as error:
             return error
+
+    def let_leases_run_out(self) -> None:
+        """Time passes for a run that could not give its lease back; there need be no ledger."""
+        with closing(sqlite3.connect(self.home / "autoloader.db", timeout=60)) as connection:
+            if connection.execute("select 1 from sqlite_master where name = 'leases'").fetchone():
+                connection.execute("update leases set expires_at = 0")
+                connection.commit()
 
     def highest_epoch(self) -> int:
         """Of the ingestions that wrote the table."""

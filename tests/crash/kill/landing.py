@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tests.crash.kill.versions import Version
 from tests.support.seaweed import Seaweed
+from tests.support.stamps import put_anew, stamp_of
 
 PREFIX = "landing"
 
@@ -49,9 +50,9 @@ class Folder:
         # Beside the folder: a listing never sees it.
         unfinished = self.path.with_suffix(".unfinished")
         unfinished.write_bytes(data)
-        seen = unfinished.stat()
+        stamp = stamp_of(unfinished)
         unfinished.rename(self.path / name)
-        return f"{seen.st_size}-{seen.st_mtime_ns}"
+        return stamp
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,9 @@ class Landing:
         """Put a version there, the newest of its file."""
         with self._lock:
             before = self.history.setdefault(version.name, [])
-            stamp = self.store.put(version.name, version.content())
-            while any(stamp == landed.stamp for landed in before):
-                # Within one tick of the clock two versions of one size are one to a listing.
-                time.sleep(0.01)
-                stamp = self.store.put(version.name, version.content())
+            stamp = put_anew(
+                lambda: self.store.put(version.name, version.content()), [landed.stamp for landed in before]
+            )
             before.append(Landed(version, stamp))
             with self.log.open("a") as log:
                 log.write(json.dumps({"at": time.time(), "stamp": stamp, **asdict(version)}) + "\n")

@@ -216,14 +216,19 @@ class Starter:
     def __post_init__(self) -> None:
         self.sessions: set[int] = set()
 
-    def start(self, *arguments: str, fresh: bool = False, stop_at: str = "") -> Run:
-        """Start the program; `fresh`: a new interpreter, as a user's shell would; it stops itself at `stop_at`."""
+    def start(self, *arguments: str, fresh: bool = False, stop_at: str = "", lease_s: float | None = None) -> Run:
+        """Start the program; `fresh`: a new interpreter, as a user's shell would; it stops itself at `stop_at`.
+
+        Its lease is that of the home's other runs, where it is to have no other.
+        """
         self.started += 1
         out, err = (self.outputs / f"{self.started:05}.{kind}" for kind in ("out", "err"))
         for path in (out, err):
             # It may be killed before it makes them.
             path.touch()
         environ = plain_environ() | {"HOME": str(self.home)} | self.environ
+        if lease_s is not None:
+            environ["AUTOLOADER_LEASE_S"] = str(lease_s)
         if stop_at:
             environ["AUTOLOADER_FAILPOINT"] = f"{stop_at}:pause"
         run = self._anew(arguments, environ, out, err) if fresh else self._forked(arguments, environ, out, err)

@@ -75,7 +75,8 @@ def _become(order: dict[str, Any]) -> None:
     os.setsid()
     # Else all runs would draw the same.
     random.seed()
-    os.sched_setaffinity(0, random.sample(sorted(os.sched_getaffinity(0)), min(order["cores"], os.cpu_count() or 1)))
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, random.sample(cores, min(order["cores"], len(cores))))
     os.chdir(order["cwd"])
     for descriptor, path in ((0, os.devnull), (1, order["out"]), (2, order["err"])):
         opened = os.open(path, os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

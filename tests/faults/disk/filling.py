@@ -19,19 +19,16 @@ from app.engines.embedded.engine import EmbeddedEngine
 from tests.support.disks import Balloon
 from tests.support.worksite import Worksite
 
-# A lease that nobody could give back on a full disk is over soon.
-LEASE_S = 5.0
-
 
 def warehouse(folder: Path, disk: Path, engine: EmbeddedEngine) -> Worksite:
     """Data, metadata and catalog are on the disk, the ledger is not."""
-    settings = {"autoloader_warehouse": disk / folder.name, "autoloader_lease_s": LEASE_S}
+    settings = {"autoloader_warehouse": disk / folder.name}
     return Worksite(folder / "landing", folder / "home", engine, settings=settings)
 
 
 def ledger(folder: Path, disk: Path, engine: EmbeddedEngine) -> Worksite:
     """Only the ledger is on the disk."""
-    settings = {"autoloader_warehouse": folder / "warehouse", "autoloader_lease_s": LEASE_S}
+    settings = {"autoloader_warehouse": folder / "warehouse"}
     return Worksite(folder / "landing", disk / folder.name, engine, settings=settings)
 
 
@@ -44,8 +41,7 @@ def catalog(folder: Path, disk: Path, engine: EmbeddedEngine) -> Worksite:
         f"{prefix}URI": f"sqlite:///{disk}/{folder.name}.db",
         f"{prefix}WAREHOUSE": str(folder / "warehouse"),
     }
-    settings = {"autoloader_lease_s": LEASE_S}
-    return Worksite(folder / "landing", folder / "home", engine, table="sql.faults.t", settings=settings)
+    return Worksite(folder / "landing", folder / "home", engine, table="sql.faults.t")
 
 
 PLACES = {"warehouse": warehouse, "ledger": ledger, "catalog": catalog}
@@ -72,6 +68,8 @@ def walk(
         said = {"code": error.code, "message": error.message, "remedy": error.advice} if error else {}
         print(json.dumps({"free": free, **said}), flush=True)
         site.assert_whole_files()
+        # One that could not be given back on a full disk.
+        site.let_leases_run_out()
         assert site.load().stopped_by is None
         site.assert_loaded()
         free += step

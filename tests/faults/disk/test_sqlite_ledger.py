@@ -163,8 +163,8 @@ def test_a_database_that_is_locked_for_a_while_is_waited_for(site: Worksite) -> 
     with closing(sqlite3.connect(database(site), isolation_level=None, check_same_thread=False)) as other:
         other.execute("begin exclusive")
         timer = threading.Timer(2.0, lambda: other.execute("rollback"))
-        timer.start()
         began = time.monotonic()
+        timer.start()
         report = site.load()
         waited = time.monotonic() - began
         timer.join()
