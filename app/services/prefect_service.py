@@ -375,7 +375,7 @@ class PrefectService:
 
     def flow_run_events(self) -> AsyncIterator[str]:
         """Ids of flow runs that came to an end, as they do; see `prefect_stream`."""
-        return flow_run_events(self._settings.api_url)
+        return flow_run_events(self._settings.api_url, lambda: self.initialized)
 
     async def callback(self) -> Callback | None:
         """How Prefect calls us now; None where it does not."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from app.services.prefect_callback import STATES
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 PREFIX = "prefect.flow-run."
 
 
-async def flow_run_events(api_url: str) -> AsyncIterator[str]:
+async def flow_run_events(api_url: str, is_there: Callable[[], bool]) -> AsyncIterator[str]:
     """Ids of flow runs that came to an end or are to, as Prefect tells of them; those of the last minute first.
 
-    It ends where the server ends it. What the library and its socket raise goes through.
+    It ends where the server ends it, and is none where the server is not there. What the library and its socket raise
+    goes through.
     """
     # The import takes long, and would hold up everything else in this loop.
     await asyncio.to_thread(importlib.import_module, "prefect.events.clients")
+    # It may have gone meanwhile.
+    if not is_there():
+        return
     async with _subscriber(api_url) as subscriber:
         async for event in subscriber:
             found = event.resource.id

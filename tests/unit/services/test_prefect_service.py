@@ -86,6 +86,17 @@ def test_a_call_that_gets_no_answer_spares_the_next_ones_before_anybody_looks(ru
         run(service.close())
 
 
+def test_the_stream_of_one_that_is_not_there_is_not_opened(run: Run[Any]) -> None:
+    async def told(service: PrefectService) -> list[str]:
+        return [one async for one in service.flow_run_events()]
+
+    with closing(Listener(None)) as listener:
+        service = a_service(listener.url)
+        assert run(told(service)) == []
+        assert listener.connections == 0
+        run(service.close())
+
+
 def test_after_its_pause_a_call_asks_again(run: Run[Any]) -> None:
     with closing(Listener(None)) as listener:
         service = a_service(listener.url, pause_s=0, timeout_s=2)
