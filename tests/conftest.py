@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from app.services.prefect_connection import ENVIRONMENT, IMPATIENT
 from tests.support.azurite import Azurite, shared_azurite
 from tests.support.fake_gcs import FakeGcs, shared_fake_gcs
-from tests.support.postgres import Postgres, migrated_database, shared_postgres
+from tests.support.postgres import PATIENT_CONNECT_TIMEOUT_S, Postgres, migrated_database, shared_postgres
 from tests.support.prefect_server import PrefectServer, shared_prefect
 from tests.support.seaweed import Seaweed, shared_seaweed
 
@@ -78,7 +78,9 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """A running PostgreSQL server, shared by all workers of this run."""
-    with shared_postgres(_shared_folder(tmp_path_factory, request) / "postgres") as server:
+    folder = _shared_folder(tmp_path_factory, request) / "postgres"
+    with shared_postgres(folder) as server, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("app.persistence.postgres.CONNECT_TIMEOUT_S", PATIENT_CONNECT_TIMEOUT_S)
         yield server
 
 

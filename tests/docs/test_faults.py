@@ -12,6 +12,7 @@ from app.persistence import postgres
 from app.sources.access import PATIENCE_S, client_options, retry_config
 from tests.docs.pages import read, rows, section
 from tests.support.fault_pages import sections
+from tests.support.postgres import CONNECT_TIMEOUT_S as LEDGER_CONNECT_TIMEOUT_S
 
 PAGE = "reference/faults.md"
 
@@ -32,4 +33,4 @@ def test_the_times_are_those_of_the_program() -> None:
         f"{PATIENCE_S} s",
         f"{retry_config(PATIENCE_S)['max_retries'] + 1}",
     ]
-    assert described["PostgreSQL"][:2] == [f"{postgres.CONNECT_TIMEOUT_S} s", f"{postgres.STATEMENT_TIMEOUT_S} s"]
+    assert described["PostgreSQL"][:2] == [f"{LEDGER_CONNECT_TIMEOUT_S} s", f"{postgres.STATEMENT_TIMEOUT_S} s"]

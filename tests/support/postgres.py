@@ -20,6 +20,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from app.persistence import postgres
 from tests.support.command import ROOT
 from tests.support.servers import free_ports, shared
 
@@ -30,6 +31,10 @@ ICU_LOCALE = "en-US"
 OLDEST = 15
 TRIES = 3
 START_TIMEOUT_S = 60
+# As the program has it, and as tests in whose process it is at work have it: a machine that stands still is no server
+# that is away.
+CONNECT_TIMEOUT_S = postgres.CONNECT_TIMEOUT_S
+PATIENT_CONNECT_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
