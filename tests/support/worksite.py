@@ -111,7 +111,10 @@ class Worksite:
 
     def let_leases_run_out(self) -> None:
         """Time passes for a run that could not give its lease back; there need be no ledger."""
-        with closing(sqlite3.connect(self.home / "autoloader.db", timeout=60)) as connection:
+        ledger = self.home / "autoloader.db"
+        if not ledger.exists():
+            return
+        with closing(sqlite3.connect(ledger, timeout=60)) as connection:
             if connection.execute("select 1 from sqlite_master where name = 'leases'").fetchone():
                 connection.execute("update leases set expires_at = 0")
                 connection.commit()
