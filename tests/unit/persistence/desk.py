@@ -79,7 +79,7 @@ def open_desk(url: str) -> Desk:
     return Desk(url, ledger, table, ledger.ensure_load_ingestion(table, "ing"))
 
 
-def until(done: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(done: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, "it did not happen"

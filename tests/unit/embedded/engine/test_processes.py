@@ -64,7 +64,7 @@ def children(of: int | None = None) -> list[psutil.Process]:
     return found
 
 
-def until(condition: object, *, timeout_s: float = 30.0) -> None:
+def until(condition: object, *, timeout_s: float = 120.0) -> None:
     """Wait until `condition()` is true."""
     end = time.monotonic() + timeout_s
     while not condition():  # type: ignore[operator]
