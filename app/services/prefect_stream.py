@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from app.services.prefect_callback import STATES
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from prefect.events.clients import PrefectEventSubscriber
 
 PREFIX = "prefect.flow-run."
+LOOK_EVERY_S = 0.2
 
 
 async def flow_run_events(api_url: str, is_there: Callable[[], bool]) -> AsyncIterator[str]:
@@ -26,11 +28,26 @@ async def flow_run_events(api_url: str, is_there: Callable[[], bool]) -> AsyncIt
     # It may have gone meanwhile.
     if not is_there():
         return
-    async with _subscriber(api_url) as subscriber:
-        async for event in subscriber:
+    async with AsyncExitStack() as stack:
+        opening = asyncio.create_task(stack.enter_async_context(_subscriber(api_url)))
+        if not await _is_open(opening, is_there):
+            return
+        async for event in opening.result():
             found = event.resource.id
             if found.startswith(PREFIX):
                 yield found.removeprefix(PREFIX)
+
+
+async def _is_open(opening: asyncio.Task[PrefectEventSubscriber], is_there: Callable[[], bool]) -> bool:
+    """Whether it came to be open; it asks several things, each for itself, and is broken off once nobody is there."""
+    try:
+        while not opening.done() and is_there():
+            await asyncio.wait({opening}, timeout=LOOK_EVERY_S)
+        is_open = opening.done()
+    finally:
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+    return is_open
 
 
 def _subscriber(api_url: str) -> PrefectEventSubscriber:

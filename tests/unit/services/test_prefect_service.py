@@ -17,6 +17,7 @@ from app.services import prefect_connection
 from app.services.prefect_plans import PrefectSettings
 from app.services.prefect_readings import page_of
 from app.services.prefect_service import PrefectService, get_prefect_service, register_prefect_service
+from app.services.prefect_stream import flow_run_events
 from app.services.schedules import Cron
 from tests.support.ingestions import an_ingestion
 from tests.support.listener import Listener
@@ -95,6 +96,17 @@ def test_the_stream_of_one_that_is_not_there_is_not_opened(run: Run[Any]) -> Non
         assert run(told(service)) == []
         assert listener.connections == 0
         run(service.close())
+
+
+def test_a_stream_whose_server_falls_silent_while_it_is_opened_asks_it_no_more(run: Run[Any]) -> None:
+    """Prefect's library asks for the version first, gives that up after a while, and goes on."""
+
+    async def told(listener: Listener) -> list[str]:
+        return [one async for one in flow_run_events(listener.url, lambda: listener.connections == 0)]
+
+    with closing(Listener(None)) as listener:
+        assert run(told(listener)) == []
+        assert listener.connections == 1
 
 
 def test_after_its_pause_a_call_asks_again(run: Run[Any]) -> None:
