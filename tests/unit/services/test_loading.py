@@ -410,6 +410,23 @@ def test_a_run_that_loses_its_lease_stops_and_records_nothing_twice(desk: Desk, 
     other.dispose()
 
 
+def test_a_lease_is_renewed_while_the_ledger_takes_its_time_over_the_runs_row(desk: Desk) -> None:
+    desk.settings = replace(desk.settings, lease_s=20.0)
+    desk.put("a.json", {"id": 1})
+    expires_at = "select expires_at from leases"
+    renewed = []
+
+    def wait(name: str) -> None:
+        if name == "run_started:before":
+            first = desk.query(expires_at)
+            until(lambda: desk.query(expires_at) > first)
+            renewed.append(name)
+
+    assert desk.load(reach=wait).status is RunStatus.SUCCESS
+    assert renewed
+    assert desk.ids() == [1]
+
+
 def test_files_that_another_ingestion_has_claimed_are_respected(desk: Desk) -> None:
     one = desk.put("a.json", {"id": 1})
     desk.put("b.json", {"id": 2})
