@@ -35,15 +35,19 @@ class Exchange:
         """Have the server carry it out, whether or not the client is still there; its answer."""
         return await _ask(self._server, self.request)
 
-    async def answer(self, answer: Message, *, pace: float | None = None) -> None:
-        """Send an answer, with `pace` not more than so many bytes a second."""
-        await self._client.send(answer.head + answer.body, pace)
+    async def answer(self, answer: Message) -> None:
+        """Send an answer."""
+        await self.end(answer, answer.head + answer.body)
+
+    async def end(self, answer: Message, rest: bytes) -> None:
+        """Send what is left of an answer."""
+        await self._client.send(rest, None)
         if answer.ends_connection:
             self.close()
 
-    async def begin(self, data: bytes) -> None:
-        """Send the begin of an answer, or any other bytes."""
-        await self._client.send(data, None)
+    async def begin(self, data: bytes, *, pace: float | None = None) -> None:
+        """Send the begin of an answer, or any other bytes; with `pace` not more than so many a second."""
+        await self._client.send(data, pace)
 
     async def stall(self, seconds: float) -> None:
         """Say nothing for so long, or until the client has gone."""
@@ -143,8 +147,11 @@ class Slow:
         answer = await exchange.apply()
         began = time.monotonic()
         await asyncio.sleep(self.delay_s)
-        await exchange.answer(answer, pace=self.pace)
+        whole = answer.head + answer.body
+        await exchange.begin(whole[:-1], pace=self.pace)
+        # Noted before the last byte is sent: who has got it may look here at once, or be gone.
         self.took_s.append(time.monotonic() - began)
+        await exchange.end(answer, whole[-1:])
 
 
 @dataclass(frozen=True)
