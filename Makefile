@@ -38,7 +38,7 @@ test: .venv/dev  ## Set up everything the tests need, and run them.
 	@scripts/strace.sh
 	@echo "Running the tests; they start and stop their own servers: an S3 store with an Iceberg REST catalog,"
 	@echo "emulators of Azure Blob Storage and Google Cloud Storage, and PostgreSQL."
-	@$(BIN)/pytest -n 2 --dist loadgroup --durations=25 $(ARGS)
+	@$(BIN)/python -m tests.second_look -n 2 --dist loadgroup --durations=25 $(ARGS)
 
 model: .venv/dev  ## Hold the product against its model in EXAMPLES other orders of events; SEED plays them again.
 	@seed=$(or $(SEED),$$RANDOM$$RANDOM); echo "make model EXAMPLES=$(EXAMPLES) SEED=$$seed"; \
