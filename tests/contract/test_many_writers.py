@@ -29,7 +29,7 @@ def test_a_reader_does_not_wait_for_them(tmp_path: Path) -> None:
             }
             return httpx.post(f"{url}{PATH}", json=document, timeout=180, trust_env=False)
 
-        with closing(sqlite3.connect(tmp_path / "autoloader.db", isolation_level=None)) as other:
+        with closing(sqlite3.connect(tmp_path / "autoloader.db", timeout=60, isolation_level=None)) as other:
             other.execute("begin immediate")
             asked = [pool.submit(make, number) for number in range(MANY)]
             for _ in range(5):

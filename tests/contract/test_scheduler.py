@@ -38,7 +38,7 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
             yield Rig(MemoryScheduler(), runner.run)
         return
     server: PrefectServer = request.getfixturevalue("prefect")
-    service = PrefectService(PrefectSettings(server.api_url, uuid.uuid4().hex[:12], timeout_s=30))
+    service = PrefectService(PrefectSettings(server.api_url, uuid.uuid4().hex[:12], timeout_s=150))
     with asyncio.Runner() as runner:
         assert runner.run(service.initialize()), service.trouble
         yield Rig(service, runner.run)

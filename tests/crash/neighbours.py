@@ -18,6 +18,7 @@ import pyarrow as pa
 from pyiceberg.catalog import load_catalog
 from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
 from pyiceberg.table import Table
+from sqlalchemy.exc import OperationalError
 
 from app.cli.load import report_document
 from app.config import read_settings
@@ -93,7 +94,7 @@ def go_on(work: Callable[[Table, int], bool], name: str, table: str) -> None:
         began = time.monotonic()
         try:
             done = work(catalog.load_table(table), number)
-        except (CommitFailedException, NoSuchTableError):
+        except (CommitFailedException, NoSuchTableError, OperationalError):
             done = False
         if done:
             number += 1

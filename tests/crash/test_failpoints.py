@@ -59,7 +59,7 @@ AGAIN: dict[Step, State] = {
 # What has to happen before the step is come to at all.
 BEFOREHAND: dict[Step, str] = {
     "outcome_looked_up": "commit_request:after:raise,",
-    "lease_renewed": "batch_claimed:after:delay=10,",
+    "lease_renewed": "batch_claimed:after:delay=15,",
 }
 # Of a run in which an error ends the heartbeat: it comes to its first beat in the midst of that delay.
 BEATING_LEASE_S = 20

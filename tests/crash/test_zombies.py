@@ -20,7 +20,7 @@ from tests.support.seaweed import Seaweed
 
 NewScene = Callable[[str], Scene]
 # Of a run that stands still and is waited for: its successor comes before it has run out.
-WAITED_FOR_LEASE_S = 20
+WAITED_FOR_LEASE_S = 30
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ class MemoryTokens:
     """Keeps the promises of `AccessTokens`; while `failure` is set, every look raises it."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.forget()
 
     def forget(self) -> None:
@@ -28,11 +30,13 @@ class MemoryTokens:
 
     def add_token(self, new: NewToken, digest: str) -> AccessToken:
         made = AccessToken(new.id, new.name, new.tenant, new.role, datetime.now(UTC), new.expires_at)
-        self.kept[digest] = made
+        with self._lock:
+            self.kept[digest] = made
         return made
 
     def list_tokens(self, tenant: str | None = None) -> list[AccessToken]:
-        found = [one for one in self.kept.values() if tenant in {None, one.tenant}]
+        with self._lock:
+            found = [one for one in self.kept.values() if tenant in {None, one.tenant}]
         return sorted(found, key=lambda one: one.created_at, reverse=True)
 
     def revoke_token(self, token_id: str) -> AccessToken:
@@ -47,8 +51,10 @@ class MemoryTokens:
         self._change(token_id, last_used_at=at)
 
     def _change(self, token_id: str, **changes: datetime) -> AccessToken:
-        for digest, one in self.kept.items():
-            if one.id == token_id:
-                self.kept[digest] = replace(one, **changes)  # type: ignore[arg-type]
-                return self.kept[digest]
+        # When a token was used is noted by a thread that nobody waits for.
+        with self._lock:
+            for digest, one in self.kept.items():
+                if one.id == token_id:
+                    self.kept[digest] = replace(one, **changes)  # type: ignore[arg-type]
+                    return self.kept[digest]
         raise NotFoundError

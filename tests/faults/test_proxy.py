@@ -112,6 +112,9 @@ def test_an_answer_is_dropped(proxy: Proxy, server: ThreadingHTTPServer, how: st
 
 
 def test_who_waits_for_the_server_is_kept_when_the_client_has_gone(caplog: pytest.LogCaptureFixture) -> None:
+    # What other tests have left.
+    gc.collect()
+    caplog.clear()
     with socket.create_server((HOST, 0)) as slow, proxy_before(slow.getsockname()[1]) as proxy:
         with socket.create_connection((HOST, proxy.port), timeout=60) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")

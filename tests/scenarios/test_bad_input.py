@@ -387,7 +387,7 @@ def test_a_load_that_may_not_wait(place: World) -> None:
 def wait_for_stop(pid: int) -> None:
     import psutil
 
-    for _ in range(600):
+    for _ in range(1500):
         if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
             return
         import time

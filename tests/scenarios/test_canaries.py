@@ -257,7 +257,7 @@ def test_what_others_on_the_machine_look_for_is_not_seen() -> None:
 
 def in_a_webhook(_folder: Path, text: str) -> bytes:
     with receiver() as hooks:
-        httpx.post(hooks.url(), json={"a": text}, trust_env=False)
+        httpx.post(hooks.url(), json={"a": text}, trust_env=False, timeout=60)
         return b"".join(one.message.head + one.message.body for one in hooks.received)
 
 

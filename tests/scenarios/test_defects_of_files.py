@@ -146,7 +146,7 @@ def test_a_load_that_is_stopped_says_what_it_did(place: World) -> None:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     os.kill(process.pid, signal.SIGCONT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=150)
     assert (process.returncode, json.loads(stdout)["status"]) == (130, "cancelled"), stderr
     report = place.home.json("load", place.source, "--to", TABLE, "--wait", "0")
     assert report["rows"]["loaded"] == 3000

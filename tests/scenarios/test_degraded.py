@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -97,7 +99,12 @@ def stands(service: ServiceProcess, server: PrefectServer, made: dict[str, Any])
 
 
 def beside_the_beat(prefect: Proxy) -> int:
-    """How many requests came that were no look whether it is there."""
+    """How many requests came, up to now, that were no look whether it is there."""
+    # It takes connections in their order, and may be at an older one still.
+    mark = f"/hello?{uuid.uuid4().hex}"
+    with socket.create_connection(("127.0.0.1", prefect.port)) as probe:
+        probe.sendall(f"GET {mark} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        until(lambda: any(one.target == mark for one in tuple(prefect.log)), 120, "the proxy has come so far")
     return sum("/hello" not in one.target for one in tuple(prefect.log))
 
 

@@ -153,7 +153,7 @@ async def _heard(scene: Scene, hints: PrefectHints, port: int) -> AsyncIterator[
     server = uvicorn.Server(config)
     # Without its handlers of signals, which are the test's own.
     task = asyncio.create_task(server._serve())
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_S) as client:
 
         async def post(token: str, body: str) -> int:
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -172,8 +172,20 @@ async def _heard(scene: Scene, hints: PrefectHints, port: int) -> AsyncIterator[
 def test_its_stream_alone_is_enough(scene: Scene) -> None:
     async def run() -> None:
         async with connected(scene) as hints:
-            stream = PrefectStream(scene.prefect.flow_run_events, lambda: scene.prefect.initialized, hints.tell)
+            heard = asyncio.Event()
+
+            def tell(flow_run_id: str) -> None:
+                heard.set()
+                hints.tell(flow_run_id)
+
+            stream = PrefectStream(scene.prefect.flow_run_events, lambda: scene.prefect.initialized, tell)
             task = asyncio.create_task(stream.run())
+            # What happens while it is being opened may never be told. One that has told something is open.
+            async with asyncio.timeout(PATIENCE_S):
+                while not heard.is_set():
+                    await scene.cancelled_there(await scene.waiting())
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(heard.wait(), 2)
             waiting = await scene.waiting()
             await scene.cancelled_there(waiting)
             await scene.until_cancelled(waiting)

@@ -21,6 +21,7 @@ from app.config import Settings
 from app.domain.ingestions import Ingestion, Method, RunRecord, Trigger, User
 from app.domain.redaction import Redactor
 from app.domain.runs import RunStatus
+from app.services.prefect_connection import IMPATIENT
 from app.wiring.scheduling import open_executor
 from app.wiring.service import Service, build_service
 from tests.support.command import ROOT, Home
@@ -76,7 +77,9 @@ class Site:
             f"run_ingestion_flow({ingestion.id!r}, 'manual')"
         )
         given = {name.upper(): str(value) for name, value in self.settings.items()}
-        environ = {**os.environ, "PYTHONPATH": str(ROOT), **prefect.environ, **given, **self.environ}
+        # With the patience that a worker has.
+        plain = {name: value for name, value in os.environ.items() if name not in IMPATIENT}
+        environ = {**plain, "PYTHONPATH": str(ROOT), **prefect.environ, **given, **self.environ}
         return subprocess.run(
             [sys.executable, "-c", code], env=environ, cwd=self.landing.parent, check=False
         ).returncode

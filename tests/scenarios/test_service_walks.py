@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 import threading
@@ -79,7 +80,12 @@ class Terminal:
     def _has_started(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.text
-        return "Application startup complete." in self.text
+        if "Application startup complete." not in self.text:
+            return False
+        # It says so before it listens.
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 60):
+            return True
+        return False
 
     def _read(self) -> None:
         # Always, for whoever writes to a terminal that nobody reads stands still.
@@ -217,7 +223,11 @@ def started(terminal: Terminal) -> None:
     told = ["Starting IOMETE Autoloader", "Database initialized", "Prefect service initialized and connected"]
     # Where the machine is slow, the start does not wait for Prefect, and says first that it is not there; or it is lost
     # for a moment, and then there again.
-    assert list(dict.fromkeys(line for line in terminal.lines if line in told)) == told
+    until(
+        lambda: list(dict.fromkeys(line for line in terminal.lines if line in told)) == told,
+        START_S,
+        lambda: terminal.text,
+    )
 
 
 def asked_word_for_word(terminal: Terminal, server: PrefectServer) -> dict[str, Any]:

@@ -43,7 +43,7 @@ TRIES = 8
 # What a service tells when Prefect was slow to answer it: another one may have reconciled then, or what was made is
 # counted by nobody.
 DISTURBANCES = {"prefect_lost", "reconciling_ended_early", "deployment_not_reconciled"}
-ACCEPTED, CONFLICT = httpx.codes.ACCEPTED, httpx.codes.CONFLICT
+STARTED, CONFLICT = {httpx.codes.OK, httpx.codes.ACCEPTED}, httpx.codes.CONFLICT
 
 
 @dataclass
@@ -93,7 +93,8 @@ class Team:
             made = self.create(f"{name}_{number}", schedule)
             first, second = sorted(self.at_once("POST", f"{PATH}/{made['id']}/run"), key=lambda one: one.status_code)
             if second.status_code == CONFLICT:
-                assert first.status_code == ACCEPTED, first.text
+                # 200 where another one was so quick that it was over before the answer.
+                assert first.status_code in STARTED, first.text
                 assert second.json()["code"] == "run_in_progress"
                 run_id: str = first.json()["run_id"]
                 assert second.json()["run_id"] == run_id
@@ -103,7 +104,7 @@ class Team:
 
     def _came_one_after_the_other(self, made: dict[str, Any], *answers: httpx.Response) -> None:
         """Make sure that of two runs one was over before the other one was asked for."""
-        assert [one.status_code for one in answers] == [ACCEPTED] * 2, [one.text for one in answers]
+        assert {one.status_code for one in answers} <= STARTED, [one.text for one in answers]
         runs = [self.services[0].ended(made, one.json()["run_id"], LONG_S) for one in answers]
         first, second = sorted(runs, key=lambda run: datetime.fromisoformat(run["created_at"]))
         assert datetime.fromisoformat(first["ended_at"]) <= datetime.fromisoformat(second["created_at"])
@@ -191,11 +192,11 @@ def test_one_of_them_reconciles(team: Team) -> None:
 
     until(lambda: sum(done()) >= MADE_BEFORE or not team.is_undisturbed, LONG_S, "it is logged")
     made, reconciler = done(), team.reconciler()
-    # None was made twice, whoever made it.
-    assert sum(made) <= MADE_BEFORE
     if team.is_undisturbed:
         assert sorted(made) == [0, MADE_BEFORE]
         assert reconciler is team.services[made.index(MADE_BEFORE)]
+    # Whoever made them, each is there once.
+    assert sorted(one["name"] for one in team.server.deployments() if one["name"] in names) == sorted(names)
 
 
 def test_what_is_triggered_through_both_at_once_runs_once(team: Team) -> None:

@@ -117,7 +117,7 @@ class Api:
 @contextmanager
 def served_in_memory() -> Iterator[Api]:
     """The API, served over HTTP, on services in memory."""
-    ingestions, answers, board, hints = FakeIngestions(), FakeAnswers(), HealthBoard(), FakeHints()
+    ingestions, answers, board, hints = FakeIngestions(), FakeAnswers(), HealthBoard(lambda: 0.0), FakeHints()
     webhooks = FakeWebhooks(ingestions)
     tokens = MemoryTokens()
     access = AccessControl(tokens)

@@ -50,7 +50,7 @@ CATALOG = "rest"
 ASKED = ("load_table", "commit_table", "namespace_exists", "create_namespace", "create_table_transaction")
 LEASE_S = 60.0
 # So long a server that is to say nothing is waited for.
-SILENT_TIMEOUT_S, SILENT_PATIENCE_S = 10.0, 3
+SILENT_TIMEOUT_S, SILENT_PATIENCE_S = 10.0, 10
 
 
 def record(number: int) -> dict[str, Any]:

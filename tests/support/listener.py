@@ -14,15 +14,27 @@ class Listener:
 
     answer: bytes | None
     first: list[bytes] = field(default_factory=list)
-    connections: int = 0
     _socket: socket.socket = field(default_factory=socket.socket)
     _open: list[socket.socket] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._socket.bind(("127.0.0.1", 0))
-        self._socket.listen(16)
+        self._socket.listen(64)
         self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        if self.answer is None:
+            # Whoever comes is taken by the system: nobody has to be at work for that, and none is counted late.
+            self._socket.setblocking(False)  # noqa: FBT003 - the library has no name for it
+        else:
+            self._thread.start()
+
+    @property
+    def connections(self) -> int:
+        """How many have connected."""
+        if self.answer is None:
+            with suppress(BlockingIOError):
+                while True:
+                    self._open.append(self._socket.accept()[0])
+        return len(self._open)
 
     @property
     def url(self) -> str:
@@ -32,7 +44,6 @@ class Listener:
         with suppress(OSError):
             while True:
                 connection, _ = self._socket.accept()
-                self.connections += 1
                 self._open.append(connection)
                 if self.answer is not None:
                     # Who hung up meanwhile is not answered; the next one is.
@@ -43,6 +54,7 @@ class Listener:
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         for one in self._open:
             one.close()

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ START_TIMEOUT_S = 60
 # that is away.
 CONNECT_TIMEOUT_S = postgres.CONNECT_TIMEOUT_S
 PATIENT_CONNECT_TIMEOUT_S = 60
+# For connections that have been closed until they are over at the server, too.
+LEAVE_S = 60
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,15 @@ class Postgres:
         return self.url(name)
 
     def copy_database(self, url: str) -> str:
-        """Make a database as the one of that address, which nobody may be connected to."""
-        return self.create_database(options=f"template {url.rpartition('/')[2]}")
+        """Make a database as the one of that address, which nobody may be connected to any more."""
+        deadline = time.monotonic() + LEAVE_S
+        while True:
+            try:
+                return self.create_database(options=f"template {url.rpartition('/')[2]}")
+            except psycopg.errors.ObjectInUse:
+                # The server itself waits five seconds for those who are just leaving.
+                if time.monotonic() > deadline:
+                    raise
 
     def create_user(self, *, options: str = "") -> tuple[str, str]:
         """Make a user who may log in; its name and password are given back."""

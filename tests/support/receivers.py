@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.support.http_wire import Message, read_request
 
-START_S = 30
+START_S = 120
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ from urllib.error import HTTPError
 START_TIMEOUT_S = 60
 # Below those that systems take by themselves (32768 and more on Linux), above those that services are known by.
 OURS = range(12_000, 32_000)
+# Processes of one run of pytest that have ports of their own; and what this one gave.
+AT_MOST_WORKERS = 8
+_GIVEN: set[int] = set()
 TRIES = 3
 CONFLICT = 409
 
@@ -162,7 +165,7 @@ def is_alive(pid: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on, all different.
+    """Ports of loopback that nobody listens on, all different, and never given before.
 
     The system takes the ports of outgoing connections, and of listeners that do not care, from another range: none of
     them can come in between before a port from here is used, and who asks one that nobody listens on yet cannot be
@@ -173,8 +176,18 @@ def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         found: list[int] = []
         while len(found) < count:
+            port = choice(_of_this_process())
+            if port in _GIVEN:
+                continue
             one = stack.enter_context(closing(socket.socket()))
             with suppress(OSError):
-                one.bind(("127.0.0.1", choice(OURS)))
-                found.append(int(one.getsockname()[1]))
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+                _GIVEN.add(port)
         return found
+
+
+def _of_this_process() -> range:
+    """Those that no other process of the same run of pytest gives."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return OURS[number % AT_MOST_WORKERS :: AT_MOST_WORKERS]

@@ -38,7 +38,11 @@ class TcpProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One client's connection."""
-        back, forth = await asyncio.open_connection(*self._address)
+        try:
+            back, forth = await asyncio.open_connection(*self._address)
+        except (OSError, asyncio.CancelledError):
+            writer.close()
+            return
         answers = asyncio.create_task(_pump(back, writer))
         try:
             await self._listen(reader, back, forth, answers)

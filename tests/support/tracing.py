@@ -36,12 +36,21 @@ class Fault:
         return [program, *follow, "-qq", "-y", "-o", str(log), *paths, "-e", f"trace={self.calls}", "-e", what]
 
 
+UNFINISHED, RESUMED = "<unfinished ...>", " resumed>"
+
+
 def hit(log: Path) -> list[str]:
     """The calls that failed, each as `call path`."""
     found = []
+    # By process: a call in the midst of which another process had its own.
+    begun: dict[str, str] = {}
     for line in log.read_text(errors="replace").splitlines():
-        if line.endswith("(INJECTED)"):
-            call = re.search(r"(\w+)\((.*)", line)
+        process = line.partition(" ")[0]
+        if line.endswith(UNFINISHED):
+            begun[process] = line.removesuffix(UNFINISHED)
+        elif line.endswith("(INJECTED)"):
+            whole = begun.pop(process, "") + line.partition(RESUMED)[2] if RESUMED in line else line
+            call = re.search(r"(\w+)\((.*)", whole)
             assert call is not None, line
             # A path that is passed comes before what a descriptor stands for: that is only the folder it starts from.
             by_name = call[1] in {"openat", "rename", "unlink", "mkdir"}

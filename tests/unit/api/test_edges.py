@@ -109,7 +109,7 @@ def test_so_is_one_that_does_not_say_its_size(api: Api) -> None:
 
 def test_a_client_that_waits_for_leave_to_send_a_large_body_gets_none(api: Api) -> None:
     place = urlsplit(api.base)
-    with socket.create_connection((place.hostname, place.port), timeout=10) as wire:
+    with socket.create_connection((place.hostname, place.port), timeout=180) as wire:
         wire.sendall(
             b"POST /api/v1/ingestions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: 100000000\r\nExpect: 100-continue\r\n\r\n"
@@ -120,7 +120,7 @@ def test_a_client_that_waits_for_leave_to_send_a_large_body_gets_none(api: Api) 
 def test_a_body_that_breaks_off_makes_nothing(api: Api) -> None:
     place = urlsplit(api.base)
     body = json.dumps({"name": "x", "source": {"path": "s3://b/"}, "destination": {"table": "t"}}).encode()
-    with socket.create_connection((place.hostname, place.port), timeout=10) as wire:
+    with socket.create_connection((place.hostname, place.port), timeout=180) as wire:
         head = b"POST /api/v1/ingestions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         wire.sendall(head + b"Content-Length: %d\r\n\r\n" % (len(body) + 1) + body)
     assert api.client.get("/api/v1/ingestions").json()["items"] == []

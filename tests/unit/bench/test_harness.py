@@ -66,7 +66,10 @@ def test_all_load_the_same_rows(bench: Bench, name: str, wanted: set[str]) -> No
     outcome = ran(bench, name, [c for c in contenders if c.name in wanted])
     assert outcome.failed == {}
     assert set(outcome.samples) == wanted
-    assert all(s["wall_s"] > 0 and s["peak_mb"] > 0 for samples in outcome.samples.values() for s in samples)
+    samples = [sample for those in outcome.samples.values() for sample in those]
+    assert all(sample["wall_s"] > 0 for sample in samples)
+    # A command that ended before it was looked at has no peak.
+    assert any(sample["peak_mb"] > 0 for sample in samples)
 
 
 @pytest.mark.parametrize("name", ["no-new", "ledger", "discovery", "claim", "commits"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.types import NestedField, TimestampNanoType
@@ -19,7 +19,7 @@ LEAVES: st.SearchStrategy[DataType] = st.one_of(
 
 
 def structs(kinds: st.SearchStrategy[DataType]) -> st.SearchStrategy[Struct]:
-    names = st.lists(st.text("ab é.", min_size=1), min_size=1, max_size=3, unique_by=str.lower)
+    names = st.lists(st.text("ab é", min_size=1), min_size=1, max_size=3, unique_by=str.lower)
     return names.flatmap(
         lambda ns: st.tuples(*(st.builds(Field, st.just(n), kinds, st.booleans()) for n in ns)).map(Struct)
     )
@@ -47,6 +47,8 @@ def without_ids(kind: DataType) -> DataType:
     return kind
 
 
+# A name with a dot, which drawn ones would have beside a field of a struct some day: Iceberg cannot hold both.
+@example(Struct((Field("a.b", PRIMITIVES["string"]), Field("a", Struct((Field("c", PRIMITIVES["int"]),))))))
 @given(structs(KINDS))
 def test_every_schema_comes_back_as_it_was(struct: Struct) -> None:
     schema = to_iceberg(struct)

@@ -95,7 +95,7 @@ async def main(first):
     one = await forks.fork("no flow run", {})
     server = psutil.Process(first.pid)
     assert (forks.pid, server.name(), server.num_threads()) == (first.pid, FORK_SERVER, 1)
-    assert psutil.Process(one.pid).ppid() == first.pid
+    # Only its parent is told how a process ended.
     assert await one.ended == 1
     shared = sum(map_.shared_dirty + map_.shared_clean for map_ in server.memory_maps())
     private = sum(map_.private_dirty for map_ in server.memory_maps())

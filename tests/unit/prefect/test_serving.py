@@ -67,18 +67,22 @@ def worker(tmp_path: Path, database: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def silent_database(listener: socket.socket) -> str:
+    """One that a worker waits for, and is still waiting for when a test that stood still goes on."""
+    port = listener.getsockname()[1]
+    return f"postgresql://me:{SECRET}@127.0.0.1:{port}/db?connect_timeout=600"
+
+
 def test_it_can_be_stopped_while_its_database_says_nothing(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        with worker(tmp_path, f"postgresql://me:{SECRET}@127.0.0.1:{port}/db") as process:
-            # It is there, has everything imported, and waits for what never comes.
-            silent.settimeout(150)
-            connection, _ = silent.accept()
-            with connection:
-                connection.settimeout(150)
-                assert connection.recv(1)
-                process.send_signal(signal.SIGTERM)
-                out, _ = process.communicate(timeout=150)
+    with socket.create_server(("127.0.0.1", 0)) as silent, worker(tmp_path, silent_database(silent)) as process:
+        # It is there, has everything imported, and waits for what never comes.
+        silent.settimeout(150)
+        connection, _ = silent.accept()
+        with connection:
+            connection.settimeout(150)
+            assert connection.recv(1)
+            process.send_signal(signal.SIGTERM)
+            out, _ = process.communicate(timeout=150)
     assert process.returncode == 128 + signal.SIGTERM, out
     assert SECRET not in out
 
@@ -93,7 +97,10 @@ def test_one_that_cannot_serve_says_so_alone(tmp_path: Path) -> None:
 
 
 def test_it_can_be_stopped_while_it_imports(tmp_path: Path) -> None:
-    with worker(tmp_path, f"sqlite:///{tmp_path}/none.db") as process:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        worker(tmp_path, silent_database(silent)) as process,
+    ):
         time.sleep(1.0)
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=150)

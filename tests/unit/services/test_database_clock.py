@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from app.domain.service import NewIngestion, NewRun, RetryPolicy, RunStop
 from app.persistence.answers import LONGEST_REQUEST
 from app.persistence.keys import Keyring
 from app.persistence.service import SqlServiceStore, open_service_store
+from app.services import reconciling
 from app.services.reconciler import PassReport, Reconciler
-from app.services.reconciling import PATIENCE, YOUNG
 from tests.fakes.scheduler import MemoryScheduler
 from tests.support.postgres import Postgres
 
@@ -60,17 +61,17 @@ def scene(postgres: Postgres, migrated: str, tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_a_lease_runs_out(scene: Scene) -> None:
-    lease = scene.store.acquire("i", "one", ELSEWHERE, 60.0)
+    lease = scene.store.acquire("i", "one", ELSEWHERE, 600.0)
     assert isinstance(lease, Lease)
-    scene.go_on(50.0)
-    assert isinstance(scene.store.acquire("i", "two", ELSEWHERE, 60.0), LeaseHolder)
-    assert scene.store.renew(lease, 60.0)
-    scene.go_on(50.0)
+    scene.go_on(400.0)
+    assert isinstance(scene.store.acquire("i", "two", ELSEWHERE, 600.0), LeaseHolder)
+    assert scene.store.renew(lease, 600.0)
+    scene.go_on(400.0)
     assert scene.store.is_alive(lease)
-    assert isinstance(scene.store.acquire("i", "two", ELSEWHERE, 60.0), LeaseHolder)
-    scene.go_on(11.0)
+    assert isinstance(scene.store.acquire("i", "two", ELSEWHERE, 600.0), LeaseHolder)
+    scene.go_on(201.0)
     assert not scene.store.is_alive(lease)
-    assert isinstance(scene.store.acquire("i", "two", ELSEWHERE, 60.0), Lease)
+    assert isinstance(scene.store.acquire("i", "two", ELSEWHERE, 600.0), Lease)
 
 
 def test_an_attempt_that_is_due_later_comes_due_and_a_claim_runs_out(scene: Scene) -> None:
@@ -79,12 +80,12 @@ def test_an_attempt_that_is_due_later_comes_due_and_a_claim_runs_out(scene: Scen
     scene.store.begin_run(run.id)
     lost = RunStop("connectivity", "The source does not answer.", retryable=True)
     scene.store.end_run(RunReport(run.id, run.table), lost, RETRY)
-    scene.go_on(3590.0)
+    scene.go_on(3000.0)
     assert scene.store.due_runs(Method.DIRECT) == []
-    scene.go_on(11.0)
-    assert scene.store.claim_run(run.id, for_s=60.0)
+    scene.go_on(601.0)
+    assert scene.store.claim_run(run.id, for_s=600.0)
     assert scene.store.due_runs(Method.DIRECT) == []
-    scene.go_on(61.0)
+    scene.go_on(601.0)
     assert [one.id for one in scene.store.due_runs(Method.DIRECT)] == [run.id]
 
 
@@ -106,7 +107,11 @@ def test_a_request_that_never_ended_lets_its_key_go(scene: Scene) -> None:
     assert scene.store.begin_answer("t", "k", "hash") is None
 
 
-def test_a_queued_run_waits_for_prefect_only_so_long(scene: Scene) -> None:
+def test_a_queued_run_waits_for_prefect_only_so_long(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Longer than this test may take.
+    young, patience = timedelta(minutes=10), timedelta(hours=1)
+    monkeypatch.setattr(reconciling, "YOUNG", young)
+    monkeypatch.setattr(reconciling, "PATIENCE", patience)
     prefect = MemoryScheduler()
     reconciler = Reconciler(scene.store, prefect, RETRY, grace_s=0)
     # Whatever our own clock says of a run that was queued by another machine a moment ago.
@@ -123,9 +128,9 @@ def test_a_queued_run_waits_for_prefect_only_so_long(scene: Scene) -> None:
         return report
 
     assert settled().given_again == []
-    scene.go_on(YOUNG.total_seconds())
+    scene.go_on(young.total_seconds())
     assert settled().given_again == [run.id]
     prefect.is_away = True
     assert settled().gone_without == []
-    scene.go_on(PATIENCE.total_seconds())
+    scene.go_on(patience.total_seconds())
     assert settled().gone_without == [run.id]

@@ -14,7 +14,7 @@ from app.services.event_feed import Beat, EventFeed, EventReader, Reset, Told
 from tests.fakes.live import MemoryLive
 
 ALL = EventFilter()
-SOON_S = 30.0
+SOON_S = 300.0
 
 
 def with_feed(test: Callable[[MemoryLive, EventFeed], Awaitable[None]], **settings: Any) -> None:

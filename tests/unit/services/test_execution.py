@@ -525,6 +525,8 @@ def _die(scene: Scene, run: RunRecord, place: str, queue: str | None = None) -> 
 
 def test_a_process_that_wakes_after_another_took_the_run_over_changes_nothing(scene: Scene) -> None:
     scene.desk.put("a.json", {"id": 1})
+    # The heartbeat of the one that sleeps does not renew it meanwhile.
+    scene.settings = replace(SETTINGS, lease_s=3600.0)
     run = scene.queue()
 
     def slept(*_: Any) -> RunReport:

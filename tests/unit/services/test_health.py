@@ -45,7 +45,7 @@ def test_prefect_is_not_needed_to_be_healthy() -> None:
 
 
 def test_the_database_is_watched() -> None:
-    board = HealthBoard()
+    board = HealthBoard(lambda: 0.0)
     answers = iter([True, False, True])
     seen: list[bool] = []
     enough = threading.Event()

@@ -18,5 +18,5 @@ def test_objects_and_buckets_can_be_made(seaweed: Seaweed, bucket: str) -> None:
 def test_the_catalog_answers(seaweed: Seaweed) -> None:
     body = b"grant_type=client_credentials&client_id=admin&client_secret=secretsecret&scope=catalog"
     request = urllib.request.Request(f"{seaweed.rest_uri}/v1/oauth/tokens", data=body)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
         assert answer.status == 200
