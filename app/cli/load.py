@@ -25,7 +25,7 @@ from app.cli.options import (
     with_definition_options,
 )
 from app.cli.product import product
-from app.cli.render import count, print_json, size
+from app.cli.render import WHY_LEFT_ALONE, count, print_json, size
 from app.domain.errors import AutoloaderError, FileFailure, StoppedByUser, UsageError
 from app.domain.runs import RunReport, RunStatus
 from app.domain.watching import Beat, parse_duration
@@ -216,7 +216,7 @@ def _show(report: RunReport, duration_s: float, table: str) -> None:
         write(f"Nothing new for {report.table}: {count(report.files_known, 'file')} known. No snapshot was made.\n")
     _show_versions(report)
     if report.files_skipped:
-        write(f"{count(report.files_skipped, 'file')} left alone: empty, or a new version of a loaded file.\n")
+        write(f"{count(report.files_skipped, 'file')} left alone: {WHY_LEFT_ALONE}.\n")
     if report.files_loaded and report.files_known:
         write(f"{count(report.files_known, 'file')} known from before.\n")
     _show_failures(report, table)

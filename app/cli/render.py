@@ -15,6 +15,8 @@ from uuid import UUID
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 _STEP = 1000
 
+WHY_LEFT_ALONE = "empty, a new version of a loaded file, or in the hands of another run"
+
 
 def size(size_bytes: float) -> str:
     """Bytes in the unit that keeps the number short."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from app.cli.options import Output
-from app.cli.render import count, print_json, size
+from app.cli.render import WHY_LEFT_ALONE, count, print_json, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,9 +52,7 @@ class Told:
             f"{size(report.stored_bytes)} in {duration_s:.1f} s into {report.table}.\n"
         )
         if report.files_skipped:
-            sys.stdout.write(
-                f"{count(report.files_skipped, 'file')} left alone: empty, or a new version of a loaded file.\n"
-            )
+            sys.stdout.write(f"{count(report.files_skipped, 'file')} left alone: {WHY_LEFT_ALONE}.\n")
         self._failures(report)
         for warning in report.warnings:
             # Numbers in them grow; a sentence that was said is not said again because of that.

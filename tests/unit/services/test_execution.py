@@ -21,6 +21,7 @@ from app.domain.errors import (
     LeaseLostError,
     LedgerUnreachableError,
     RunCancelled,
+    RunTimedOut,
     SchedulerUnavailableError,
     SourceUnreachableError,
     StoppedByUser,
@@ -539,6 +540,89 @@ def test_a_process_that_wakes_after_another_took_the_run_over_changes_nothing(sc
     ended = scene.store.run(run.id)
     assert ended is not None
     assert (ended.status, ended.rows_loaded, ended.errors) == (RunStatus.SUCCESS, 1, ())
+
+
+# --- what nobody wants any more ------------------------------------------------------------------------------------
+
+
+def ended_at(scene: Scene, place: str, error: BaseException) -> RunRecord:
+    """A run that this ended at that place on its way."""
+
+    def reach(here: str) -> None:
+        if here == place:
+            raise error
+
+    def load(request: LoadRequest, watcher: Any, order: Any) -> RunReport:
+        ledger = open_ledger(scene.desk.url)
+        try:
+            return scene.desk.service(ledger, reach=reach).load(request, watcher, order=order)
+        finally:
+            ledger.dispose()
+
+    return scene.execute(scene.queue(), load)
+
+
+def test_what_a_cancelled_run_had_begun_is_as_if_never_begun(scene: Scene) -> None:
+    scene.desk.put("wrong.json", {"id": 1})
+    assert ended_at(scene, "data_written:after", RunCancelled()).status is RunStatus.CANCELLED
+    assert (scene.desk.open_batches(), scene.desk.states()) == (0, {"wrong.json": FileState.DISCOVERED})
+    scene.desk.source.files.clear()
+    scene.desk.put("right.json", {"id": 2})
+    ended = scene.execute(scene.queue())
+    assert (ended.status, ended.files_loaded, scene.desk.ids()) == (RunStatus.SUCCESS, 1, [2])
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_a_run_that_was_cancelled_in_its_commit_is_settled_by_the_next_one(
+    scene: Scene, *, is_new: bool, is_committed: bool
+) -> None:
+    """What is in the table stays; what is not is found again, if it is wanted still."""
+    if not is_new:
+        scene.desk.put("first.json", {"id": 0})
+        scene.execute(scene.queue())
+    scene.desk.put("a.json", {"id": 1})
+    place = "commit_request:after" if is_committed else "commit_request:before"
+    assert ended_at(scene, place, RunCancelled()).status is RunStatus.CANCELLED
+    assert scene.desk.open_batches() == 1
+    if not is_committed:
+        scene.desk.source.delete("a.json")
+    scene.desk.put("b.json", {"id": 2})
+    ended = scene.execute(scene.queue())
+    assert ended.status is RunStatus.SUCCESS
+    assert scene.desk.ids() == [*([] if is_new else [0]), *([1] if is_committed else []), 2]
+    assert scene.desk.open_batches() == 0
+    assert scene.execute(scene.queue()).files_loaded == 0
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("place", ["data_written:after", "commit_request:before", "commit_request:after"])
+def test_files_of_a_deleted_ingestions_open_batch_are_loaded_by_whoever_comes_next(
+    scene: Scene, place: str, *, is_new: bool
+) -> None:
+    if not is_new:
+        scene.desk.put("first.json", {"id": 0})
+        scene.execute(scene.queue())
+    scene.desk.put("a.json", {"id": 1})
+    assert ended_at(scene, place, RunTimedOut()).status is RunStatus.FAILED
+    assert scene.desk.open_batches() == 1
+    scene.store.bury_ingestion(scene.ingestion.id, None)
+    scene.store.remove_ingestion(scene.ingestion.id)
+    scene.ingestion = scene.add("again")
+    ended = scene.execute(scene.queue())
+    assert (ended.status, scene.desk.ids()) == (RunStatus.SUCCESS, [1] if is_new else [0, 1])
+    assert (ended.files_loaded, ended.files_skipped) == (0 if place == "commit_request:after" else 1, 0)
+    assert scene.desk.open_batches() == 0
+    assert scene.execute(scene.queue()).files_known == (1 if is_new else 2)
+
+
+def test_files_that_another_run_has_in_hand_are_told(scene: Scene) -> None:
+    scene.desk.put("a.json", {"id": 1})
+    ended_at(scene, "data_written:after", RunTimedOut())
+    scene.ingestion = scene.add("other")
+    ended = scene.execute(scene.queue())
+    assert (ended.files_loaded, ended.files_skipped) == (0, 1)
+    assert "another ingestion's run has in hand were left to it (1)" in ended.warnings[0]
 
 
 # --- handed over ---------------------------------------------------------------------------------------------------

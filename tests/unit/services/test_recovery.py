@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
-from app.domain.batch import BatchManifest
+from app.domain.batch import BatchManifest, BatchRef
 from app.domain.errors import (
     AutoloaderError,
     BucketNotFoundError,
@@ -23,8 +24,9 @@ from app.domain.errors import (
 from app.domain.files import FileState
 from app.domain.ports import CommitOrder, Committed, Draft, FoundBatch, Progress, Source, WriteOrder, WriteResult
 from app.domain.runs import RunStatus
-from app.domain.table import TableName
-from app.domain.types import Struct
+from app.domain.table import TableHead, TableName, last_batch_property
+from app.domain.types import EMPTY, Struct
+from app.services.recovery import GivenUp, Settlement
 from tests.fakes.catalog import FakeCatalog, FakeDraft
 from tests.fakes.engine import FakeEngine
 from tests.fakes.source import MemorySource
@@ -536,3 +538,25 @@ def test_a_catalog_that_does_not_answer_stops_the_run_before_it_begins(desk: Des
         desk.load(catalog=catalog)
     assert desk.query("select count(*) from tables") == 0
     settled(desk)
+
+
+# --- given up without a fence ---------------------------------------------------------------------------------------
+
+
+def head_after(batch: int) -> TableHead:
+    return TableHead(TABLE, "u", "s3://w/t", EMPTY, {last_batch_property("i"): str(batch)}, 1, 1)
+
+
+@pytest.mark.parametrize(("batch", "is_late"), [(3, True), (4, False)])
+def test_a_batch_that_was_given_up_and_comes_into_the_table_stops_the_run(batch: int, *, is_late: bool) -> None:
+    given_up = GivenUp()
+    given_up.note(BatchRef("i", 3, 1), Settlement(None, fenced=False))
+    given_up.check(None)
+    with pytest.raises(LedgerBehindTableError, match="Run it again") if is_late else nullcontext():
+        given_up.check(head_after(batch))
+
+
+def test_a_batch_that_was_fenced_cannot_come() -> None:
+    given_up = GivenUp()
+    given_up.note(BatchRef("i", 3, 1), Settlement(None))
+    given_up.check(head_after(3))
