@@ -123,10 +123,10 @@ class Refusal(Exception):  # noqa: N818 - it is an answer as much as an error
         self.remedy = remedy
 
 
-def refused(field: str, message: str) -> Refusal:
+def refused(field: str, message: str, *, remedy: str | None = None) -> Refusal:
     """The refusal of one value of a request; `field` says where it was, such as `query.limit`."""
-    code = errors.InvalidFieldError.code
-    return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, code, f"{field}: {message}", fields=[(field, message)])
+    detail, fields = f"{field}: {message}", [(field, message)]
+    return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, errors.InvalidFieldError.code, detail, fields=fields, remedy=remedy)
 
 
 def problem(status: HTTPStatus, code: str, detail: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON

@@ -395,6 +395,13 @@ def test_a_key_that_is_none_is_refused(api: Rig, key: str) -> None:
     assert names(api) == []
 
 
+def test_two_keys_in_one_request_are_refused(api: Rig) -> None:
+    keys = [("Idempotency-Key", "first"), ("Idempotency-Key", "second")]
+    problem(api.client.post(PATH, json=definition(), headers=keys), 422, "invalid_field", "header.Idempotency-Key")
+    assert names(api) == []
+    assert api.client.post(PATH, json=definition(), headers=dict(keys[:1])).status_code == 201
+
+
 def test_of_many_requests_with_one_key_at_once_one_is_done(api: Rig) -> None:
     begin = threading.Barrier(5)
 
