@@ -102,7 +102,7 @@ class AtHandDesk:
         """Delete it."""
         self._do(
             self._ingestions(scheduling=True).delete_ingestion(
-                ingestion_id, delete_table=delete_table, expected_version=None, current_user=self._user
+                ingestion_id, delete_table=delete_table, expected_versions=None, current_user=self._user
             )
         )
 

@@ -238,12 +238,37 @@ def test_a_change_of_what_was_changed_meanwhile_is_refused(api: Rig) -> None:
     assert api.client.delete(path, headers={"If-Match": '"v4"'}).status_code == 204
 
 
+def test_of_several_versions_any_will_do(api: Rig) -> None:
+    path = f"{PATH}/{create(api)['id']}"
+    assert api.client.put(path, json={"name": "Second"}, headers={"If-Match": '"v99", "v1"'}).status_code == 200
+    lines = [("If-Match", '"v99"'), ("If-Match", '"v2"')]
+    assert api.client.put(path, json={"name": "Third"}, headers=lines).headers["etag"] == '"v3"'
+    assert api.client.post(f"{path}/pause", headers=[*lines, ("If-Match", '"v3"')]).headers["etag"] == '"v4"'
+    problem(api.client.delete(path, headers=lines), 412, "version_mismatch")
+    assert api.client.delete(path, headers=[*lines, ("If-Match", '"v4"')]).status_code == 204
+
+
+def test_what_was_changed_meanwhile_is_neither_paused_nor_resumed(api: Rig) -> None:
+    path, old = f"{PATH}/{create(api)['id']}", {"If-Match": '"v1"'}
+    assert api.client.put(path, json={"name": "Second"}, headers=old).status_code == 200
+    for verb in ("pause", "resume"):
+        problem(api.client.post(f"{path}/{verb}", headers=old), 412, "version_mismatch")
+        problem(api.client.post(f"{path}/{verb}", headers={"If-Match": "v2"}), 412, "version_mismatch")
+    assert api.client.get(path).json()["status"] == "active"
+    paused = api.client.post(f"{path}/pause", headers={"If-Match": '"v2"'})
+    assert (paused.status_code, paused.headers["etag"]) == (200, '"v3"')
+    resumed = api.client.post(f"{path}/resume", headers={"If-Match": paused.headers["etag"]})
+    assert resumed.headers["etag"] == api.client.get(path).headers["etag"] == '"v4"'
+
+
 def test_of_two_changes_at_once_one_is_refused(api: Rig) -> None:
     path = f"{PATH}/{create(api)['id']}"
     begin = threading.Barrier(4)
 
     def change(number: int) -> int:
         begin.wait()
+        if number % 2:
+            return api.client.post(f"{path}/pause", headers={"If-Match": '"v1"'}).status_code
         return api.client.put(path, json={"name": f"n{number}"}, headers={"If-Match": '"v1"'}).status_code
 
     with ThreadPoolExecutor(4) as threads:

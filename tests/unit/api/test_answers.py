@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from app.api.etags import etag, expected_version
+from app.api.etags import etag, versions_of
 from app.api.last_resort import LastResort
 from app.api.local_only import is_local
 from app.api.methods import Methods
 from app.api.paging import cursor_of, keys_of
 from app.api.problems import Refusal, status_of
 from app.domain import errors
-from app.domain.errors import Category, FileError, VersionMismatchError
+from app.domain.errors import Category, FileError
 from app.domain.files import FileState, LedgerFile
 from app.domain.ingestions import Method
 from app.domain.runs import RunStatus
@@ -288,16 +288,25 @@ def test_two_hosts_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "version"), [(None, None), ("*", None), (etag(7), 7), (f"{etag(2)}, {etag(3)}", 3), ('"x",  "v4"', 4)]
+    ("lines", "versions"),
+    [
+        ([], None),
+        (["*"], None),
+        ([etag(7)], {7}),
+        ([f"{etag(3)}, {etag(2)}"], {2, 3}),
+        (['"x",  "v4"'], {4}),
+        ([etag(99), 'W/"v3"', etag(1)], {1, 99}),
+        ([f"{etag(99)} , {etag(1)}", '"x"'], {1, 99}),
+        (["", '"v1",, "v2",'], {1, 2}),
+    ],
 )
-def test_which_version_is_meant(header: str | None, version: int | None) -> None:
-    assert expected_version(header) == version
+def test_which_versions_are_meant(lines: list[str], versions: set[int] | None) -> None:
+    assert versions_of(lines) == versions
 
 
-@pytest.mark.parametrize("header", ["", '"x"', "v1", 'W/"v1"', '"v1" "v2"', '"v-1"', '"v1", '])
+@pytest.mark.parametrize("header", ["", '"x"', "v1", 'W/"v1"', '"v1" "v2"', '"v-1"', '*, "v1"'])
 def test_no_version_of_ours_is_a_mismatch(header: str) -> None:
-    with pytest.raises(VersionMismatchError):
-        expected_version(header)
+    assert versions_of([header]) == frozenset()
 
 
 @pytest.mark.parametrize("keys", [("a", "b"), ("é\n", 1), (None, -5), ("file:///ä?#%", "x" * 2000)])
