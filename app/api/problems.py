@@ -89,6 +89,8 @@ REMEDIES: Mapping[str, str] = {
     "scheduling_off": "Have PREFECT_API_URL set where the service is started.",
 }
 _LATER = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
+# Conflicts that pass by themselves. They are no `RetriableError`: whoever asks decides whether to wait, no run does.
+_PASSING = frozenset({errors.RunAtWorkError.code, errors.KeyAtWorkError.code})
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer as much as an error
@@ -134,7 +136,8 @@ def problem(status: HTTPStatus, code: str, detail: str, **more: Any) -> dict[str
     document = {"type": f"{TYPE_PREFIX}{code}", "title": status.phrase, "status": int(status), "detail": detail}
     remedy = {"remedy": REMEDIES[code]} if code in REMEDIES else {}
     given = {name: value for name, value in more.items() if value is not None}
-    return document | {"code": code, "retryable": status in _LATER} | remedy | given
+    retryable = status in _LATER or code in _PASSING
+    return document | {"code": code, "retryable": retryable} | remedy | given
 
 
 def problem_of(error: errors.AutoloaderError) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def problem_of(error: errors.AutoloaderError) -> dict[str, Any]:
         error.code,
         error.message,
         remedy=error.advice or None,
-        retryable=isinstance(error, errors.RetriableError),
+        retryable=isinstance(error, errors.RetriableError) or error.code in _PASSING,
         errors=[{"field": field, "message": error.message}] if field else None,
         run_id=getattr(error, "run_id", None) or None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from app.api.last_resort import LastResort
 from app.api.local_only import is_local
 from app.api.methods import Methods
 from app.api.paging import cursor_of, keys_of
-from app.api.problems import Refusal, status_of
+from app.api.problems import Refusal, problem_of, status_of
 from app.domain import errors
 from app.domain.errors import Category, FileError
 from app.domain.files import FileState, LedgerFile
@@ -100,7 +101,9 @@ def test_a_second_run_is_refused_and_says_which_one_is_at_work(api: Api) -> None
     first = api.client.post(f"{PATH}/{made['id']}/run").json()
     document = problem(api.client.post(f"{PATH}/{made['id']}/run"), 409, "run_in_progress")
     assert document["run_id"] == first["run_id"]
-    problem(api.client.delete(f"{PATH}/{made['id']}"), 409, "run_in_progress")
+    # The same request works when that one is over.
+    assert document["retryable"] is True
+    assert problem(api.client.delete(f"{PATH}/{made['id']}"), 409, "run_in_progress")["retryable"] is True
     clear = api.client.request("DELETE", f"{PATH}/{made['id']}/processed-files", json={"confirm": True})
     problem(clear, 409, "run_in_progress")
     cancelled = api.client.post(f"{PATH}/{made['id']}/runs/{first['run_id']}/cancel")
@@ -114,6 +117,14 @@ def test_a_run_with_failed_files_is_tried_again(api: Api) -> None:
     answer = api.client.post(f"{PATH}/{made['id']}/runs/{first}/retry")
     assert answer.status_code == 202
     assert (answer.json()["trigger"], answer.json()["retry_of"]) == ("retry", first)
+
+
+@pytest.mark.parametrize("kind", [errors.ConflictError, *errors.ConflictError.__subclasses__()])
+def test_of_conflicts_those_that_pass_by_themselves_may_be_asked_again(kind: type[errors.ConflictError]) -> None:
+    passes = kind in {errors.RunAtWorkError, errors.KeyAtWorkError}
+    assert problem_of(kind())["retryable"] is passes
+    # What a run or the command line does about them is another matter.
+    assert not issubclass(kind, errors.RetriableError)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -150,6 +161,15 @@ def test_files_come_in_pages_and_failures_with_their_reasons(api: Api) -> None:
     assert cleared.json()["files_cleared"] == 5
     assert cleared.json()["ingestion_id"] == made["id"]
     assert "loads every file" in cleared.json()["message"]
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_only_what_is_tried_by_itself_has_a_next_time(api: Api, *, retryable: bool) -> None:
+    made = api.created()
+    failed = replace(file(1, FileState.FAILED), retryable=retryable, next_try_at=datetime(2026, 11, 25, 10, tzinfo=UTC))
+    api.ingestions.files[made["id"]] = [failed]
+    (told,) = api.client.get(f"{PATH}/{made['id']}/files/failed").json()["items"]
+    assert told["next_try_at"] == ("2026-11-25T10:00:00Z" if retryable else None)
 
 
 @pytest.mark.parametrize("limit", range(1, 7))
