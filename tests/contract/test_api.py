@@ -152,6 +152,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"schedule": {"frequency": "custom"}}, "invalid_field", "schedule.cron_expression"),
     ({"schedule": {"time": "12:00"}}, "invalid_field", "schedule.frequency"),
     ({"schedule": {"frequency": "hourly", "backfill": {"from": "2026-01-01"}}}, "not_supported", "schedule.backfill"),
+    ({"schedule": {}}, "invalid_field", "schedule.frequency"),
     ({"schedule": []}, "invalid_field", "schedule"),
     ({"webhooks": ["https://example.com"]}, "invalid_field", "webhooks.0"),
     ({"webhooks": [{"url": "https://me:x@example.com"}]}, "invalid_field", "webhooks.0.url"),

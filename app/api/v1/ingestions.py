@@ -13,6 +13,7 @@ from app.api.paging import DEFAULT_LIMIT, Cursor, Limit, bad_cursor, cursor_of, 
 from app.api.routes import IngestionId, Route, idempotency_key
 from app.api.services import Changed, CurrentUser, IngestionsDep
 from app.domain.ingestions import Ingestion, IngestionStatus
+from app.domain.locations import SourceType
 from app.domain.service import IngestionQuery, Sort
 
 router = APIRouter(prefix="/ingestions", tags=["ingestions"], route_class=Route)
@@ -38,7 +39,7 @@ async def list_ingestions(
     service: IngestionsDep,
     user: CurrentUser,
     status: Annotated[IngestionStatus | None, Query(description="Only those that are so.")] = None,
-    source_type: Annotated[str | None, Query(max_length=50, description="Only those of such a source.")] = None,
+    source_type: Annotated[SourceType | None, Query(description="Only those of such a source.")] = None,
     q: Annotated[str | None, Query(max_length=200, description="A part of the name, in any case.")] = None,
     sort: Annotated[Sort, Query(description="By what they are sorted.")] = Sort.CREATED_AT,
     order: Annotated[str, Query(pattern="^(asc|desc)$", description="`asc` or `desc`.")] = "desc",
@@ -49,7 +50,7 @@ async def list_ingestions(
     query = IngestionQuery(
         tenant=user.tenant,
         status=status,
-        source_type=source_type,
+        source_type=None if source_type is None else source_type.value,
         q=q,
         sort=sort,
         descending=order == "desc",

@@ -314,6 +314,8 @@ def test_what_is_to_come_is_not_there(api: Api, call: str) -> None:
         ("limit=501", "query.limit"),
         ("limit=ten", "query.limit"),
         ("status=asleep", "query.status"),
+        ("source_type=ftp", "query.source_type"),
+        ("source_type=", "query.source_type"),
         ("sort=size", "query.sort"),
         ("order=up", "query.order"),
         ("nonsense=1", "query.nonsense"),
