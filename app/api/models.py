@@ -408,7 +408,7 @@ class FailedFileModel(FileModel):
     message: str | None
     line: int | None
     retryable: bool
-    next_try_at: datetime | None
+    next_try_at: datetime | None = Field(description="When it is tried by itself; null where it is not.")
 
     @classmethod
     def of(cls, file: LedgerFile) -> FailedFileModel:
@@ -420,7 +420,8 @@ class FailedFileModel(FileModel):
             message=file.message,
             line=file.line,
             retryable=file.retryable,
-            next_try_at=file.next_try_at,
+            # What is not tried by itself has no next time, whatever the ledger keeps.
+            next_try_at=file.next_try_at if file.retryable else None,
         )
 
 

@@ -254,8 +254,8 @@ OPERATIONS: Mapping[str, Operation] = {
         ("ETag",),
     ),
     "delete_ingestion": Operation({204: None}, (404, 409, 412)),
-    "pause_ingestion": Operation({200: {"status": "paused"}}, (404, 409)),
-    "resume_ingestion": Operation({200: {"status": "active"}}, (404, 409)),
+    "pause_ingestion": Operation({200: {"status": "paused"}}, (404, 409, 412), headers=("ETag",)),
+    "resume_ingestion": Operation({200: {"status": "active"}}, (404, 409, 412), headers=("ETag",)),
     "run_ingestion": Operation(
         {
             202: {

@@ -89,6 +89,8 @@ REMEDIES: Mapping[str, str] = {
     "scheduling_off": "Have PREFECT_API_URL set where the service is started.",
 }
 _LATER = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
+# Conflicts that pass by themselves. They are no `RetriableError`: whoever asks decides whether to wait, no run does.
+_PASSING = frozenset({errors.RunAtWorkError.code, errors.KeyAtWorkError.code})
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer as much as an error
@@ -123,10 +125,10 @@ class Refusal(Exception):  # noqa: N818 - it is an answer as much as an error
         self.remedy = remedy
 
 
-def refused(field: str, message: str) -> Refusal:
+def refused(field: str, message: str, *, remedy: str | None = None) -> Refusal:
     """The refusal of one value of a request; `field` says where it was, such as `query.limit`."""
-    code = errors.InvalidFieldError.code
-    return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, code, f"{field}: {message}", fields=[(field, message)])
+    detail, fields = f"{field}: {message}", [(field, message)]
+    return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, errors.InvalidFieldError.code, detail, fields=fields, remedy=remedy)
 
 
 def problem(status: HTTPStatus, code: str, detail: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON
@@ -134,7 +136,8 @@ def problem(status: HTTPStatus, code: str, detail: str, **more: Any) -> dict[str
     document = {"type": f"{TYPE_PREFIX}{code}", "title": status.phrase, "status": int(status), "detail": detail}
     remedy = {"remedy": REMEDIES[code]} if code in REMEDIES else {}
     given = {name: value for name, value in more.items() if value is not None}
-    return document | {"code": code, "retryable": status in _LATER} | remedy | given
+    retryable = status in _LATER or code in _PASSING
+    return document | {"code": code, "retryable": retryable} | remedy | given
 
 
 def problem_of(error: errors.AutoloaderError) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def problem_of(error: errors.AutoloaderError) -> dict[str, Any]:
         error.code,
         error.message,
         remedy=error.advice or None,
-        retryable=isinstance(error, errors.RetriableError),
+        retryable=isinstance(error, errors.RetriableError) or error.code in _PASSING,
         errors=[{"field": field, "message": error.message}] if field else None,
         run_id=getattr(error, "run_id", None) or None,
     )

@@ -1,4 +1,4 @@
-"""The route class of all endpoints: roles are held, unknown parameters are refused, and POSTs can be repeated."""
+"""The route class of all endpoints: roles are held, what nobody would read is refused, and POSTs can be repeated."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api import bodies
 from app.api.problems import Refusal, refused
 from app.api.roles import role_of
 from app.api.services import services_of, user_of
@@ -29,6 +30,8 @@ REPLAYED = "Idempotency-Replayed"
 _KEPT_HEADERS = ("etag", "location")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_JSON_SPACE = b" \t\r\n"
+_SEND_NO_BODY = "Send it without one, or with {}; the service's page /docs says what this address takes."
 
 IngestionId = Annotated[str, Path(description="The ingestion.")]
 RunId = Annotated[str, Path(description="The run.")]
@@ -60,6 +63,7 @@ class Route(APIRoute):
         inner = super().get_route_handler()
         known = frozenset(_query_names(self.dependant))
         role = role_of(self.name)
+        has_body = self.body_field is not None or _reads_body(self.dependant)
 
         async def handler(request: Request) -> Response:
             _check_method(request)
@@ -67,6 +71,8 @@ class Route(APIRoute):
             _check_role(request, role)
             _check_ids(request)
             _check_query(request, known)
+            if not has_body:
+                await _check_no_body(request)
             return await (
                 _repeatable(request, inner) if request.method == "POST" and self.is_repeatable else inner(request)
             )
@@ -78,6 +84,12 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
     yield from (field.alias for field in dependant.query_params)
     for inner in dependant.dependencies:
         yield from _query_names(inner)
+
+
+def _reads_body(dependant: Dependant) -> bool:
+    """Whether the endpoint has the body handed in, as everything in `bodies` that FastAPI calls hands it in."""
+    is_reader = getattr(dependant.call, "__module__", None) == bodies.__name__
+    return is_reader or any(_reads_body(inner) for inner in dependant.dependencies)
 
 
 def _check_method(request: Request) -> None:
@@ -118,11 +130,20 @@ def _check_query(request: Request, known: frozenset[str]) -> None:
             raise refused(f"query.{name}", "A NUL character cannot be looked for.")
 
 
+async def _check_no_body(request: Request) -> None:
+    # What a body asks for would not be done. An empty object asks for nothing, and some clients always send one.
+    if (await request.body()).translate(None, _JSON_SPACE) not in {b"", b"{}"}:
+        raise refused("body", "This operation takes no body.", remedy=_SEND_NO_BODY)
+
+
 async def _repeatable(request: Request, inner: Handler) -> Response:
     """Do what a request asks for once, however often it comes with the same key."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
         return await inner(request)
+    if len(keys) > 1:
+        raise refused("header.Idempotency-Key", "It may be given once.")
+    key = keys[0]
     if not _KEY.fullmatch(key):
         raise refused("header.Idempotency-Key", "It has to be 1 to 255 visible characters of ASCII.")
     answers, tenant = services_of(request).answers, user_of(request).tenant

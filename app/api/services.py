@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Protocol
@@ -56,22 +56,35 @@ class IngestionCalls(Protocol):
         ...
 
     async def update_ingestion(
-        self, ingestion_id: str, changes: Mapping[str, Any], expected_version: int | None, current_user: User
+        self,
+        ingestion_id: str,
+        changes: Mapping[str, Any],
+        expected_versions: Collection[int] | None,
+        current_user: User,
     ) -> Changed:
         """Change what is named: null removes, what is absent stays."""
         ...
 
     async def delete_ingestion(
-        self, ingestion_id: str, *, delete_table: bool, expected_version: int | None, current_user: User
+        self,
+        ingestion_id: str,
+        *,
+        delete_table: bool,
+        expected_versions: Collection[int] | None,
+        current_user: User,
     ) -> None:
         """Delete it."""
         ...
 
-    async def pause_ingestion(self, ingestion_id: str, current_user: User) -> Changed:
+    async def pause_ingestion(
+        self, ingestion_id: str, current_user: User, *, expected_versions: Collection[int] | None = None
+    ) -> Changed:
         """Let it run no more until it is resumed."""
         ...
 
-    async def resume_ingestion(self, ingestion_id: str, current_user: User) -> Changed:
+    async def resume_ingestion(
+        self, ingestion_id: str, current_user: User, *, expected_versions: Collection[int] | None = None
+    ) -> Changed:
         """Let it run again."""
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any, TypeVar
 
 from app.api.models import IngestionModel, MigrationModel, RunLogPage, RunModel, StatusModel, Triggered
@@ -14,6 +15,7 @@ from app.config import Settings
 from app.domain.errors import InvalidFieldError, SchedulingOffError
 from app.domain.ingestions import IngestionStatus, User
 from app.domain.live import EventFilter
+from app.domain.locations import SourceType
 from app.domain.redaction import Redactor
 from app.domain.service import IngestionQuery
 from app.services.following import RowNews
@@ -22,6 +24,7 @@ from app.services.orchestration import Orchestration
 from app.wiring.service import Service, build_orchestration, build_service
 
 T = TypeVar("T")
+Word = TypeVar("Word", bound=StrEnum)
 LOG_LINES = 200
 
 
@@ -83,7 +86,11 @@ class AtHandDesk:
     ) -> list[Json]:
         """The newest."""
         query = IngestionQuery(
-            tenant=self._user.tenant, status=_status(status), source_type=source_type, q=q, limit=limit
+            tenant=self._user.tenant,
+            status=_one_of(IngestionStatus, "status", status),
+            source_type=_value(_one_of(SourceType, "source_type", source_type)),
+            q=q,
+            limit=limit,
         )
         found = self._do(self._ingestions().list_ingestions(query, self._user))
         return [_json(IngestionModel.of(one)) for one in found[:limit]]
@@ -102,7 +109,7 @@ class AtHandDesk:
         """Delete it."""
         self._do(
             self._ingestions(scheduling=True).delete_ingestion(
-                ingestion_id, delete_table=delete_table, expected_version=None, current_user=self._user
+                ingestion_id, delete_table=delete_table, expected_versions=None, current_user=self._user
             )
         )
 
@@ -178,14 +185,18 @@ def _json(model: Any, **how: bool) -> Json:  # noqa: ANN401 - any of the API's m
     return found
 
 
-def _status(given: str | None) -> IngestionStatus | None:
+def _one_of(kind: type[Word], name: str, given: str | None) -> Word | None:
     if given is None:
         return None
     try:
-        return IngestionStatus(given)
+        return kind(given)
     except ValueError:
-        known = ", ".join(IngestionStatus)
-        raise InvalidFieldError(f"There is no status {given!r}.", remedy=f"Use {known}.", field="status") from None
+        known = ", ".join(kind)
+        raise InvalidFieldError(f"There is no {name} {given!r}.", remedy=f"Use {known}.", field=name) from None
+
+
+def _value(word: StrEnum | None) -> str | None:
+    return None if word is None else word.value
 
 
 def _tell_nobody(_up: bool, _detail: str, _facts: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import posixpath
 import re
@@ -24,6 +25,15 @@ _OBJECT_KEY = re.compile(r"(?:s3|az|gs)://")
 _BUCKET = re.compile(r"[A-Za-z0-9_.$-]+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BYTE = re.compile(r"\\(\\|x[0-9a-f]{2})")
+
+
+class SourceType(enum.StrEnum):
+    """What a source is, as definitions have it in `source.type`."""
+
+    LOCAL = "local"
+    S3 = "s3"
+    AZURE_BLOB = "azure_blob"
+    GCS = "gcs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Every method is one short transaction, durable when it returns. All raise what t
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -126,7 +126,7 @@ class Ingestions(Protocol):
         """Note how many new bytes the last discovery found."""
         ...
 
-    def bury_ingestion(self, ingestion_id: str, version: int | None) -> Ingestion:
+    def bury_ingestion(self, ingestion_id: str, versions: Collection[int] | None) -> Ingestion:
         """Make it a tombstone; its credentials, its webhooks and what was on its way to them are gone.
 
         Raises:

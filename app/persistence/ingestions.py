@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -202,14 +202,14 @@ class SqlIngestions(SqlStore):
                 update(ingestions).where(ingestions.c.id == ingestion_id).values(discovered_bytes=stored_bytes)
             )
 
-    def bury_ingestion(self, ingestion_id: str, version: int | None) -> Ingestion:
+    def bury_ingestion(self, ingestion_id: str, versions: Collection[int] | None) -> Ingestion:
         """Make it a tombstone, its credentials gone."""
         now = datetime.now(UTC)
         with self._write() as connection:
             row = _locked(connection, ingestion_id)
             if row is None or row.deleted_at is not None:
                 raise NotFoundError(f"There is no ingestion {ingestion_id}.")
-            if version is not None and row.version != version:
+            if versions is not None and row.version not in versions:
                 raise VersionMismatchError
             _refuse_while_at_work(connection, ingestion_id)
             connection.execute(delete(secrets).where(secrets.c.ingestion_id == ingestion_id))

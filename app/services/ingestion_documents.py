@@ -91,7 +91,7 @@ def check_document(given: Mapping[str, Any], *, default_catalog: str, home: str)
         raise InvalidFieldError("cluster_id is empty.", remedy="Leave it out, or use local.", field="cluster_id")
     values["source.type"] = _checked_source(values, credentials, home)
     _check_format(values)
-    schedule = _schedule(values)
+    schedule = _schedule(values, is_given=given.get("schedule") is not None)
     table = _table(values, default_catalog)
     document = _nested(values)
     if webhooks.webhooks:
@@ -342,13 +342,17 @@ def _check_format(values: Mapping[str, Any]) -> None:
         format_options(by_name, FileFormat(values.get("format.type", FileFormat.JSON.value)))
 
 
-def _schedule(values: Mapping[str, Any]) -> Schedule | None:
+def _schedule(values: Mapping[str, Any], *, is_given: bool) -> Schedule | None:
     prefix = "schedule."
     given = {path.removeprefix(prefix): value for path, value in values.items() if path.startswith(prefix)}
-    if not given:
+    if not is_given:
         return None
     if "frequency" not in given:
-        raise InvalidFieldError("schedule.frequency is missing.", field="schedule.frequency")
+        raise InvalidFieldError(
+            "schedule.frequency is missing.",
+            remedy="Give it, or null in the place of the schedule for none.",
+            field="schedule.frequency",
+        )
     schedule = Schedule(**given)
     with _named("schedule"):
         check_schedule(schedule)

@@ -201,33 +201,35 @@ class IngestionService:
         return await self._scheduled(made, NOT_SCHEDULED, warnings)
 
     async def update_ingestion(
-        self, ingestion_id: str, changes: Mapping[str, Any], expected_version: int | None, current_user: User
+        self,
+        ingestion_id: str,
+        changes: Mapping[str, Any],
+        expected_versions: Collection[int] | None,
+        current_user: User,
     ) -> Changed:
         """Change what is named: null removes, what is absent stays; the same for credentials.
 
         Args:
             ingestion_id: Which one.
             changes: A JSON object of the document's form.
-            expected_version: The version that the changes were made for; None: any.
+            expected_versions: The version that the changes were made for, or several that will do; None: any.
             current_user: Who asks.
 
         Raises:
             NotFoundError, InvalidFieldError, NotSupportedError: Nothing was changed.
             DestinationFixedError: The destination is another one, and the ingestion has loaded.
             TableTakenError, SourceNotAllowedError: Nothing was changed.
-            VersionMismatchError: It is not of the expected version, or by now no more.
+            VersionMismatchError: It is of none of these versions, or by now no more.
         """
         while True:
             present = await self._owned(ingestion_id, current_user)
-            if expected_version not in (None, present.version):
-                raise VersionMismatchError
+            _refuse_other(present, expected_versions)
             try:
                 changed, warnings = await self._change(present, changes)
                 break
             except VersionMismatchError:
-                # Who asked of no version has the change made to what somebody else made of it meanwhile.
-                if expected_version is not None:
-                    raise
+                # Somebody else's change came first; this one is made to what came of it, where that will do.
+                continue
         log.info("ingestion_changed", ingestion_id=changed.id, version=changed.version)
         return await self._scheduled(changed, LATER, warnings)
 
@@ -269,7 +271,12 @@ class IngestionService:
         return changed, warnings
 
     async def delete_ingestion(
-        self, ingestion_id: str, *, delete_table: bool, expected_version: int | None, current_user: User
+        self,
+        ingestion_id: str,
+        *,
+        delete_table: bool,
+        expected_versions: Collection[int] | None,
+        current_user: User,
     ) -> None:
         """Delete it: its credentials at once, then its deployment, then the row.
 
@@ -278,7 +285,7 @@ class IngestionService:
         Args:
             ingestion_id: Which one.
             delete_table: Drop its table from the catalog too; the table's files stay in the storage.
-            expected_version: The version that is to be deleted; None: any.
+            expected_versions: The version that is to be deleted, or several that will do; None: any.
             current_user: Who asks.
 
         Raises:
@@ -292,7 +299,7 @@ class IngestionService:
         await asyncio.to_thread(self._store.settle_dead_runs, self._settings.retry, ingestion_id)
         if delete_table:
             await self._refuse_shared(present)
-        buried = await asyncio.to_thread(self._store.bury_ingestion, ingestion_id, expected_version)
+        buried = await asyncio.to_thread(self._store.bury_ingestion, ingestion_id, expected_versions)
         log.info("ingestion_deleted", ingestion_id=ingestion_id, delete_table=delete_table)
         try:
             if delete_table:
@@ -331,25 +338,38 @@ class IngestionService:
 
     # --- pause, resume --------------------------------------------------------------------------------------------
 
-    async def pause_ingestion(self, ingestion_id: str, current_user: User) -> Changed:
+    async def pause_ingestion(
+        self, ingestion_id: str, current_user: User, *, expected_versions: Collection[int] | None = None
+    ) -> Changed:
         """Let it run no more until it is resumed. A run at work goes on. Again: no change.
 
         Raises:
             NotFoundError: There is no such ingestion.
+            VersionMismatchError: It is of none of the expected versions; nothing was changed.
         """
-        return await self._become(ingestion_id, IngestionStatus.PAUSED, current_user)
+        return await self._become(ingestion_id, IngestionStatus.PAUSED, current_user, expected_versions)
 
-    async def resume_ingestion(self, ingestion_id: str, current_user: User) -> Changed:
+    async def resume_ingestion(
+        self, ingestion_id: str, current_user: User, *, expected_versions: Collection[int] | None = None
+    ) -> Changed:
         """Let it run again; a draft becomes active. Again: no change.
 
         Raises:
             NotFoundError: There is no such ingestion.
+            VersionMismatchError: It is of none of the expected versions; nothing was changed.
         """
-        return await self._become(ingestion_id, IngestionStatus.ACTIVE, current_user)
+        return await self._become(ingestion_id, IngestionStatus.ACTIVE, current_user, expected_versions)
 
-    async def _become(self, ingestion_id: str, status: IngestionStatus, current_user: User) -> Changed:
+    async def _become(
+        self,
+        ingestion_id: str,
+        status: IngestionStatus,
+        current_user: User,
+        expected_versions: Collection[int] | None,
+    ) -> Changed:
         while True:
             present = await self._owned(ingestion_id, current_user)
+            _refuse_other(present, expected_versions)
             if present.status is status:
                 return await self._scheduled(present, LATER, ())
             wanted = replace(present, status=status)
@@ -357,7 +377,7 @@ class IngestionService:
                 changed = await asyncio.to_thread(self._store.change_ingestion, wanted, None, present.version)
                 break
             except VersionMismatchError:
-                # Somebody else's change came first; this one is made to what came of it.
+                # Somebody else's change came first; this one is made to what came of it, where that will do.
                 continue
         log.info("ingestion_status_changed", ingestion_id=ingestion_id, status=status.value)
         return await self._scheduled(changed, LATER, (), before=present)
@@ -716,6 +736,11 @@ def _with_credentials(document: Mapping[str, Any], secrets: Mapping[str, str]) -
     if not isinstance(source, Mapping):
         return dict(document)
     return {**document, "source": {**source, "credentials": dict(secrets)}}
+
+
+def _refuse_other(present: Ingestion, expected_versions: Collection[int] | None) -> None:
+    if expected_versions is not None and present.version not in expected_versions:
+        raise VersionMismatchError
 
 
 def _source_type(ingestion: Ingestion) -> str:

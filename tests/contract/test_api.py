@@ -152,6 +152,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"schedule": {"frequency": "custom"}}, "invalid_field", "schedule.cron_expression"),
     ({"schedule": {"time": "12:00"}}, "invalid_field", "schedule.frequency"),
     ({"schedule": {"frequency": "hourly", "backfill": {"from": "2026-01-01"}}}, "not_supported", "schedule.backfill"),
+    ({"schedule": {}}, "invalid_field", "schedule.frequency"),
     ({"schedule": []}, "invalid_field", "schedule"),
     ({"webhooks": ["https://example.com"]}, "invalid_field", "webhooks.0"),
     ({"webhooks": [{"url": "https://me:x@example.com"}]}, "invalid_field", "webhooks.0.url"),
@@ -238,12 +239,37 @@ def test_a_change_of_what_was_changed_meanwhile_is_refused(api: Rig) -> None:
     assert api.client.delete(path, headers={"If-Match": '"v4"'}).status_code == 204
 
 
+def test_of_several_versions_any_will_do(api: Rig) -> None:
+    path = f"{PATH}/{create(api)['id']}"
+    assert api.client.put(path, json={"name": "Second"}, headers={"If-Match": '"v99", "v1"'}).status_code == 200
+    lines = [("If-Match", '"v99"'), ("If-Match", '"v2"')]
+    assert api.client.put(path, json={"name": "Third"}, headers=lines).headers["etag"] == '"v3"'
+    assert api.client.post(f"{path}/pause", headers=[*lines, ("If-Match", '"v3"')]).headers["etag"] == '"v4"'
+    problem(api.client.delete(path, headers=lines), 412, "version_mismatch")
+    assert api.client.delete(path, headers=[*lines, ("If-Match", '"v4"')]).status_code == 204
+
+
+def test_what_was_changed_meanwhile_is_neither_paused_nor_resumed(api: Rig) -> None:
+    path, old = f"{PATH}/{create(api)['id']}", {"If-Match": '"v1"'}
+    assert api.client.put(path, json={"name": "Second"}, headers=old).status_code == 200
+    for verb in ("pause", "resume"):
+        problem(api.client.post(f"{path}/{verb}", headers=old), 412, "version_mismatch")
+        problem(api.client.post(f"{path}/{verb}", headers={"If-Match": "v2"}), 412, "version_mismatch")
+    assert api.client.get(path).json()["status"] == "active"
+    paused = api.client.post(f"{path}/pause", headers={"If-Match": '"v2"'})
+    assert (paused.status_code, paused.headers["etag"]) == (200, '"v3"')
+    resumed = api.client.post(f"{path}/resume", headers={"If-Match": paused.headers["etag"]})
+    assert resumed.headers["etag"] == api.client.get(path).headers["etag"] == '"v4"'
+
+
 def test_of_two_changes_at_once_one_is_refused(api: Rig) -> None:
     path = f"{PATH}/{create(api)['id']}"
     begin = threading.Barrier(4)
 
     def change(number: int) -> int:
         begin.wait()
+        if number % 2:
+            return api.client.post(f"{path}/pause", headers={"If-Match": '"v1"'}).status_code
         return api.client.put(path, json={"name": f"n{number}"}, headers={"If-Match": '"v1"'}).status_code
 
     with ThreadPoolExecutor(4) as threads:
@@ -393,6 +419,13 @@ def test_a_request_that_was_refused_may_be_corrected_under_its_key(api: Rig) -> 
 def test_a_key_that_is_none_is_refused(api: Rig, key: str) -> None:
     problem(api.client.post(PATH, json=definition(), headers={"Idempotency-Key": key}), 422, "invalid_field")
     assert names(api) == []
+
+
+def test_two_keys_in_one_request_are_refused(api: Rig) -> None:
+    keys = [("Idempotency-Key", "first"), ("Idempotency-Key", "second")]
+    problem(api.client.post(PATH, json=definition(), headers=keys), 422, "invalid_field", "header.Idempotency-Key")
+    assert names(api) == []
+    assert api.client.post(PATH, json=definition(), headers=dict(keys[:1])).status_code == 201
 
 
 def test_of_many_requests_with_one_key_at_once_one_is_done(api: Rig) -> None:

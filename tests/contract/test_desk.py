@@ -208,6 +208,7 @@ def test_what_cannot_be_understood_is_refused_in_the_same_words(rig: DeskRig) ->
     code, message, _ = refused(UsageError, rig.desk.create, rig.document(colour="red"))
     assert (code, "colour" in message) == ("invalid_field", True)
     assert refused(UsageError, rig.desk.ingestions, status="asleep", limit=1)[0] == "invalid_field"
+    assert refused(UsageError, rig.desk.ingestions, source_type="ftp", limit=1)[0] == "invalid_field"
 
 
 def test_without_prefect_there_is_nothing_to_migrate_to(rig: DeskRig) -> None:

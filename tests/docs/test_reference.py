@@ -75,6 +75,11 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     assert described == {name.upper() for name in Settings.model_fields}
 
 
+def test_no_setting_is_documented_twice() -> None:
+    named = re.findall(r"^\| `([A-Z0-9_]+)` \|", read("reference/settings.md"), re.MULTILINE)
+    assert sorted(named) == sorted(name.upper() for name in Settings.model_fields)
+
+
 # --- errors --------------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -93,9 +93,13 @@ class FakeIngestions:
         return FakeChanged(ingestion, unscheduled if ingestion.schedule else ())
 
     async def update_ingestion(
-        self, ingestion_id: str, changes: Mapping[str, Any], expected_version: int | None, current_user: User
+        self,
+        ingestion_id: str,
+        changes: Mapping[str, Any],
+        expected_versions: Collection[int] | None,
+        current_user: User,
     ) -> FakeChanged:
-        present = self._checked(ingestion_id, expected_version)
+        present = self._checked(ingestion_id, expected_versions)
         wanted = dict(changes)
         status = IngestionStatus.PAUSED if wanted.get("status") == "paused" else None
         if status is not None:
@@ -120,16 +124,27 @@ class FakeIngestions:
         return FakeChanged(changed)
 
     async def delete_ingestion(
-        self, ingestion_id: str, *, delete_table: bool, expected_version: int | None, current_user: User
+        self,
+        ingestion_id: str,
+        *,
+        delete_table: bool,
+        expected_versions: Collection[int] | None,
+        current_user: User,
     ) -> None:
-        self._checked(ingestion_id, expected_version)
+        self._checked(ingestion_id, expected_versions)
         self._check_idle(ingestion_id)
         del self.kept[ingestion_id]
 
-    async def pause_ingestion(self, ingestion_id: str, current_user: User) -> FakeChanged:
+    async def pause_ingestion(
+        self, ingestion_id: str, current_user: User, *, expected_versions: Collection[int] | None = None
+    ) -> FakeChanged:
+        self._checked(ingestion_id, expected_versions)
         return FakeChanged(self._set_status(ingestion_id, IngestionStatus.PAUSED))
 
-    async def resume_ingestion(self, ingestion_id: str, current_user: User) -> FakeChanged:
+    async def resume_ingestion(
+        self, ingestion_id: str, current_user: User, *, expected_versions: Collection[int] | None = None
+    ) -> FakeChanged:
+        self._checked(ingestion_id, expected_versions)
         return FakeChanged(self._set_status(ingestion_id, IngestionStatus.ACTIVE))
 
     async def get_ingestion(self, ingestion_id: str, current_user: User) -> Ingestion:
@@ -249,11 +264,11 @@ class FakeIngestions:
             self.kept[ingestion_id] = replace(present, status=status, version=present.version + 1)
         return self.kept[ingestion_id]
 
-    def _checked(self, ingestion_id: str, expected_version: int | None) -> Ingestion:
+    def _checked(self, ingestion_id: str, expected_versions: Collection[int] | None) -> Ingestion:
         found = self.kept.get(ingestion_id)
         if found is None:
             raise NotFoundError
-        if expected_version not in (None, found.version):
+        if expected_versions is not None and found.version not in expected_versions:
             raise VersionMismatchError
         return found
 

@@ -7,12 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Response
 
 from app.api.bodies import json_object
-from app.api.etags import IfMatch, etag, expected_version
+from app.api.etags import IfMatch, etag
 from app.api.models import IngestionModel, Page, StatusModel, Triggered
 from app.api.paging import DEFAULT_LIMIT, Cursor, Limit, bad_cursor, cursor_of, keys_of, time_of
 from app.api.routes import IngestionId, Route, idempotency_key
 from app.api.services import Changed, CurrentUser, IngestionsDep
 from app.domain.ingestions import Ingestion, IngestionStatus
+from app.domain.locations import SourceType
 from app.domain.service import IngestionQuery, Sort
 
 router = APIRouter(prefix="/ingestions", tags=["ingestions"], route_class=Route)
@@ -38,7 +39,7 @@ async def list_ingestions(
     service: IngestionsDep,
     user: CurrentUser,
     status: Annotated[IngestionStatus | None, Query(description="Only those that are so.")] = None,
-    source_type: Annotated[str | None, Query(max_length=50, description="Only those of such a source.")] = None,
+    source_type: Annotated[SourceType | None, Query(description="Only those of such a source.")] = None,
     q: Annotated[str | None, Query(max_length=200, description="A part of the name, in any case.")] = None,
     sort: Annotated[Sort, Query(description="By what they are sorted.")] = Sort.CREATED_AT,
     order: Annotated[str, Query(pattern="^(asc|desc)$", description="`asc` or `desc`.")] = "desc",
@@ -49,7 +50,7 @@ async def list_ingestions(
     query = IngestionQuery(
         tenant=user.tenant,
         status=status,
-        source_type=source_type,
+        source_type=None if source_type is None else source_type.value,
         q=q,
         sort=sort,
         descending=order == "desc",
@@ -80,10 +81,10 @@ async def update_ingestion(
     response: Response,
     service: IngestionsDep,
     user: CurrentUser,
-    if_match: IfMatch = None,
+    if_match: IfMatch,
 ) -> IngestionModel:
     """Change the fields that are sent: null removes one, what is absent stays as it is, credentials too."""
-    changed = await service.update_ingestion(ingestion_id, changes, expected_version(if_match), user)
+    changed = await service.update_ingestion(ingestion_id, changes, if_match, user)
     return _shown(changed, response)
 
 
@@ -93,24 +94,29 @@ async def delete_ingestion(
     ingestion_id: IngestionId,
     service: IngestionsDep,
     user: CurrentUser,
+    if_match: IfMatch,
     delete_table: Annotated[bool, Query(description="Drop its table too.")] = False,
-    if_match: IfMatch = None,
 ) -> None:
     """Delete it, its deployment and its credentials; its table stays unless asked otherwise."""
-    version = expected_version(if_match)
-    await service.delete_ingestion(ingestion_id, delete_table=delete_table, expected_version=version, current_user=user)
+    await service.delete_ingestion(
+        ingestion_id, delete_table=delete_table, expected_versions=if_match, current_user=user
+    )
 
 
 @router.post("/{ingestion_id}/pause", dependencies=ONCE, response_model_exclude_none=True)
-async def pause_ingestion(ingestion_id: IngestionId, service: IngestionsDep, user: CurrentUser) -> StatusModel:
+async def pause_ingestion(
+    ingestion_id: IngestionId, response: Response, service: IngestionsDep, user: CurrentUser, if_match: IfMatch
+) -> StatusModel:
     """Let its schedule rest. A run at work goes on; none is begun."""
-    return _status(await service.pause_ingestion(ingestion_id, user))
+    return _status(await service.pause_ingestion(ingestion_id, user, expected_versions=if_match), response)
 
 
 @router.post("/{ingestion_id}/resume", dependencies=ONCE, response_model_exclude_none=True)
-async def resume_ingestion(ingestion_id: IngestionId, service: IngestionsDep, user: CurrentUser) -> StatusModel:
+async def resume_ingestion(
+    ingestion_id: IngestionId, response: Response, service: IngestionsDep, user: CurrentUser, if_match: IfMatch
+) -> StatusModel:
     """Let its schedule go on."""
-    return _status(await service.resume_ingestion(ingestion_id, user))
+    return _status(await service.resume_ingestion(ingestion_id, user, expected_versions=if_match), response)
 
 
 @router.post(
@@ -144,7 +150,8 @@ def _shown(changed: Changed, response: Response) -> IngestionModel:
     return IngestionModel.of(changed.ingestion, changed.warnings)
 
 
-def _status(changed: Changed) -> StatusModel:
+def _status(changed: Changed, response: Response) -> StatusModel:
+    response.headers["ETag"] = etag(changed.ingestion.version)
     return StatusModel.of(changed.ingestion, changed.warnings)
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from starlette.datastructures import Headers
 
-from app.api.etags import etag, expected_version
+from app.api.etags import etag, versions_of
 from app.api.last_resort import LastResort
 from app.api.local_only import is_local
 from app.api.methods import Methods
 from app.api.paging import cursor_of, keys_of
-from app.api.problems import Refusal, status_of
+from app.api.problems import Refusal, problem_of, status_of
 from app.domain import errors
-from app.domain.errors import Category, FileError, VersionMismatchError
+from app.domain.errors import Category, FileError
 from app.domain.files import FileState, LedgerFile
 from app.domain.ingestions import Method
 from app.domain.runs import RunStatus
@@ -100,7 +101,9 @@ def test_a_second_run_is_refused_and_says_which_one_is_at_work(api: Api) -> None
     first = api.client.post(f"{PATH}/{made['id']}/run").json()
     document = problem(api.client.post(f"{PATH}/{made['id']}/run"), 409, "run_in_progress")
     assert document["run_id"] == first["run_id"]
-    problem(api.client.delete(f"{PATH}/{made['id']}"), 409, "run_in_progress")
+    # The same request works when that one is over.
+    assert document["retryable"] is True
+    assert problem(api.client.delete(f"{PATH}/{made['id']}"), 409, "run_in_progress")["retryable"] is True
     clear = api.client.request("DELETE", f"{PATH}/{made['id']}/processed-files", json={"confirm": True})
     problem(clear, 409, "run_in_progress")
     cancelled = api.client.post(f"{PATH}/{made['id']}/runs/{first['run_id']}/cancel")
@@ -114,6 +117,14 @@ def test_a_run_with_failed_files_is_tried_again(api: Api) -> None:
     answer = api.client.post(f"{PATH}/{made['id']}/runs/{first}/retry")
     assert answer.status_code == 202
     assert (answer.json()["trigger"], answer.json()["retry_of"]) == ("retry", first)
+
+
+@pytest.mark.parametrize("kind", [errors.ConflictError, *errors.ConflictError.__subclasses__()])
+def test_of_conflicts_those_that_pass_by_themselves_may_be_asked_again(kind: type[errors.ConflictError]) -> None:
+    passes = kind in {errors.RunAtWorkError, errors.KeyAtWorkError}
+    assert problem_of(kind())["retryable"] is passes
+    # What a run or the command line does about them is another matter.
+    assert not issubclass(kind, errors.RetriableError)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -150,6 +161,15 @@ def test_files_come_in_pages_and_failures_with_their_reasons(api: Api) -> None:
     assert cleared.json()["files_cleared"] == 5
     assert cleared.json()["ingestion_id"] == made["id"]
     assert "loads every file" in cleared.json()["message"]
+
+
+@pytest.mark.parametrize("retryable", [True, False])
+def test_only_what_is_tried_by_itself_has_a_next_time(api: Api, *, retryable: bool) -> None:
+    made = api.created()
+    failed = replace(file(1, FileState.FAILED), retryable=retryable, next_try_at=datetime(2026, 11, 25, 10, tzinfo=UTC))
+    api.ingestions.files[made["id"]] = [failed]
+    (told,) = api.client.get(f"{PATH}/{made['id']}/files/failed").json()["items"]
+    assert told["next_try_at"] == ("2026-11-25T10:00:00Z" if retryable else None)
 
 
 @pytest.mark.parametrize("limit", range(1, 7))
@@ -288,16 +308,25 @@ def test_two_hosts_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "version"), [(None, None), ("*", None), (etag(7), 7), (f"{etag(2)}, {etag(3)}", 3), ('"x",  "v4"', 4)]
+    ("lines", "versions"),
+    [
+        ([], None),
+        (["*"], None),
+        ([etag(7)], {7}),
+        ([f"{etag(3)}, {etag(2)}"], {2, 3}),
+        (['"x",  "v4"'], {4}),
+        ([etag(99), 'W/"v3"', etag(1)], {1, 99}),
+        ([f"{etag(99)} , {etag(1)}", '"x"'], {1, 99}),
+        (["", '"v1",, "v2",'], {1, 2}),
+    ],
 )
-def test_which_version_is_meant(header: str | None, version: int | None) -> None:
-    assert expected_version(header) == version
+def test_which_versions_are_meant(lines: list[str], versions: set[int] | None) -> None:
+    assert versions_of(lines) == versions
 
 
-@pytest.mark.parametrize("header", ["", '"x"', "v1", 'W/"v1"', '"v1" "v2"', '"v-1"', '"v1", '])
+@pytest.mark.parametrize("header", ["", '"x"', "v1", 'W/"v1"', '"v1" "v2"', '"v-1"', '*, "v1"'])
 def test_no_version_of_ours_is_a_mismatch(header: str) -> None:
-    with pytest.raises(VersionMismatchError):
-        expected_version(header)
+    assert versions_of([header]) == frozenset()
 
 
 @pytest.mark.parametrize("keys", [("a", "b"), ("é\n", 1), (None, -5), ("file:///ä?#%", "x" * 2000)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import socket
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from app.api.openapi import operations
+from app.domain.access import Role
+from app.domain.runs import RunStatus
 from tests.support.api_in_memory import Api
 
 MEDIA_TYPE = "application/problem+json"
@@ -203,6 +207,64 @@ def test_json_by_another_name_is_json(api: Api, content_type: str) -> None:
     problem(post(api, b"{}", content_type), 422, "invalid_field")
 
 
+def calls_without_body(api: Api) -> list[tuple[str, str]]:
+    """Method and path of each, as the API describes itself; ids are nobody's."""
+    found = operations(api.client.get("/openapi.json").json())
+    names = [re.sub(r"\{\w+\}", "nobody", name) for name, one in found if "requestBody" not in one]
+    assert "POST /api/v1/ingestions/nobody/run" in names
+    return [(method, path) for method, path in map(str.split, names)]
+
+
+@pytest.mark.parametrize("body", [b'{"delete_table": true}', b"[]", b"null", b"{", b"x=1", b"\x00", b'{"":{}}'])
+def test_a_body_where_none_is_taken_is_refused(api: Api, body: bytes) -> None:
+    for method, path in calls_without_body(api):
+        answer = api.client.request(method, path, content=body, headers={"Content-Type": "application/json"})
+        document = problem(answer, 422, "invalid_field")
+        assert document["errors"] == [{"field": "body", "message": "This operation takes no body."}], path
+        assert "/docs" in document["remedy"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b" \r\n\t", b"{ }\n"])
+def test_an_empty_body_is_none(api: Api, body: bytes) -> None:
+    for method, path in calls_without_body(api):
+        query = "?timeout_s=0" if path.endswith("/events") else ""
+        answer = api.client.request(method, path + query, content=body)
+        assert answer.status_code == (404 if "nobody" in path else 200), (path, answer.text)
+
+
+@pytest.mark.parametrize(
+    ("method", "more"), [("DELETE", ""), ("POST", "/run"), ("POST", "/pause"), ("POST", "/runs/{}/cancel")]
+)
+def test_nothing_is_done_for_a_body_that_nobody_reads(api: Api, method: str, more: str) -> None:
+    api.ingestions.ends = RunStatus.RUNNING
+    made = api.created()
+    path = f"/api/v1/ingestions/{made['id']}"
+    run_id = "" if more == "/run" else api.client.post(f"{path}/run").json()["run_id"]
+    before = dict(api.ingestions.kept), dict(api.ingestions.runs)
+    key = {"Idempotency-Key": "key"}
+    problem(
+        api.client.request(method, path + more.format(run_id), json={"all": True}, headers=key), 422, "invalid_field"
+    )
+    assert (api.ingestions.kept, api.ingestions.runs) == before
+    # The key is free, and what was meant may be asked for under it.
+    api.ingestions.ends = RunStatus.SUCCESS
+    if method == "POST":
+        assert api.client.post(path + more.format(run_id), headers=key).is_success
+
+
+def test_whose_role_is_too_low_learns_that_first(api: Api) -> None:
+    made = api.created()
+    token = api.tokens.made(Role.VIEWER)
+    answer = api.client.post(
+        f"/api/v1/ingestions/{made['id']}/run", json={"a": 1}, headers={"Authorization": f"Bearer {token}"}
+    )
+    problem(answer, 403, "role_too_low")
+
+
+def test_a_large_body_where_none_is_taken_is_too_large(api: Api) -> None:
+    problem(api.client.post("/api/v1/ingestions/1/run", content=b" " * 2_000_000), 413, "body_too_large")
+
+
 # --- addresses, methods, parameters --------------------------------------------------------------------------------
 
 
@@ -252,6 +314,8 @@ def test_what_is_to_come_is_not_there(api: Api, call: str) -> None:
         ("limit=501", "query.limit"),
         ("limit=ten", "query.limit"),
         ("status=asleep", "query.status"),
+        ("source_type=ftp", "query.source_type"),
+        ("source_type=", "query.source_type"),
         ("sort=size", "query.sort"),
         ("order=up", "query.order"),
         ("nonsense=1", "query.nonsense"),

@@ -171,8 +171,8 @@ def test_a_tombstone_is_invisible_and_goes_when_its_deployment_is_gone(store: Sq
     made = store.add_ingestion(new_ingestion(document=with_schedule(), credentials={"aws_access_key_id": "x" * 20}))
     assert store.set_deployment(made.id, Deployment("d1", "f1"))
     with pytest.raises(VersionMismatchError):
-        store.bury_ingestion(made.id, 7)
-    buried = store.bury_ingestion(made.id, 1)
+        store.bury_ingestion(made.id, {7})
+    buried = store.bury_ingestion(made.id, {99, 1})
     assert buried.deployment == Deployment("d1", "f1")
     assert store.ingestion(made.id) is None
     assert store.credentials(made.id) == {}

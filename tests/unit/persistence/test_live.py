@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select, text, update
 
+from app.api.models import RunModel
 from app.domain.ingestions import Ingestion, IngestionStatus, Method, RunRecord
 from app.domain.live import Event, EventFilter, EventKind, RunLogLine, RunProgress
 from app.domain.runs import RunReport, RunStatus
@@ -68,6 +69,16 @@ def ingestion(store: SqlServiceStore) -> Ingestion:
 
 
 # --- events --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_told_of_a_run_has_the_fields_that_the_reference_says(
+    store: SqlServiceStore, ingestion: Ingestion
+) -> None:
+    begun(store, ingestion)
+    body = told(store)[-1].body
+    lacks, has_more = RunModel.model_fields.keys() - body.keys(), body.keys() - RunModel.model_fields.keys()
+    assert lacks == {"warnings", "errors", "new_versions", "progress", "duration_s"}
+    assert has_more == {"cancel_requested_at", "error"}
 
 
 def test_every_change_of_an_ingestion_is_told(store: SqlServiceStore, ingestion: Ingestion) -> None:

@@ -111,6 +111,8 @@ def test_what_is_not_given_is_filled_in_as_little_as_possible() -> None:
         ({"destination": {"table": "a/b"}}, "destination"),
         ({"destination": {"database": "\ud800"}}, "destination.database"),
         ({"destination": {"catalog": "x" * 20_000}}, "destination.catalog"),
+        ({"schedule": {}}, "schedule.frequency"),
+        ({"schedule": {"time": None}}, "schedule.frequency"),
         ({"schedule": {"time": "10:00"}}, "schedule.frequency"),
         ({"schedule": {"frequency": "daily", "time": "25:99"}}, "schedule.time"),
         ({"schedule": {"frequency": "custom", "cron_expression": "x"}}, "schedule.cron_expression"),

@@ -52,6 +52,10 @@ def document(**changes: Any) -> dict[str, Any]:
     }
 
 
+def _only(version: int | None) -> set[int] | None:
+    return None if version is None else {version}
+
+
 @dataclass
 class MemoryRunner:
     """Carries nothing out; `act` may do so in its place."""
@@ -104,14 +108,16 @@ class Scene:
         return made
 
     def update(self, ingestion: Ingestion, changes: dict[str, Any], version: int | None = None) -> Any:
-        return self.do(self.service.update_ingestion(ingestion.id, changes, version, USER))
+        return self.do(self.service.update_ingestion(ingestion.id, changes, _only(version), USER))
 
     def trigger(self, ingestion: Ingestion) -> Any:
         return self.do(self.service.trigger_manual_run(ingestion.id, USER))
 
     def delete(self, ingestion: Ingestion, *, table: bool = False, version: int | None = None) -> None:
         self.do(
-            self.service.delete_ingestion(ingestion.id, delete_table=table, expected_version=version, current_user=USER)
+            self.service.delete_ingestion(
+                ingestion.id, delete_table=table, expected_versions=_only(version), current_user=USER
+            )
         )
 
     def get(self, ingestion: Ingestion) -> Ingestion:
@@ -215,7 +221,7 @@ def test_a_folder_that_is_not_there_is_said(scene: Scene, tmp_path: Path) -> Non
     assert warnings("d", str(missing)) == warnings("e", f"file://{missing}") == ()
     made = scene.do(scene.service.create_ingestion(document(name="f"), USER)).ingestion
     changed = {"source": {"type": "local", "path": f"{missing}/gone"}}
-    told = scene.do(scene.service.update_ingestion(made.id, changed, expected_version=None, current_user=USER))
+    told = scene.do(scene.service.update_ingestion(made.id, changed, expected_versions=None, current_user=USER))
     assert told.warnings == (
         f"There is no {missing}/gone on this machine: runs fail until it is where they are carried out.",
     )
@@ -253,7 +259,7 @@ def test_other_tenants_see_nothing(scene: Scene) -> None:
         service.update_ingestion(made.id, {"name": "x"}, None, STRANGER),
         service.pause_ingestion(made.id, STRANGER),
         service.trigger_manual_run(made.id, STRANGER),
-        service.delete_ingestion(made.id, delete_table=False, expected_version=None, current_user=STRANGER),
+        service.delete_ingestion(made.id, delete_table=False, expected_versions=None, current_user=STRANGER),
         service.list_runs(made.id, limit=5, after=None, current_user=STRANGER),
         service.clear_processed_files(made.id, confirm=True, current_user=STRANGER),
     ):
@@ -299,12 +305,27 @@ def test_a_change_for_another_version_is_refused(scene: Scene) -> None:
     changed = scene.update(made, {"name": "new"}, made.version).ingestion
     assert changed.version == made.version + 1
     for verb in (
-        scene.service.update_ingestion(made.id, {"name": "late"}, made.version, USER),
-        scene.service.delete_ingestion(made.id, delete_table=False, expected_version=made.version, current_user=USER),
+        scene.service.update_ingestion(made.id, {"name": "late"}, {made.version}, USER),
+        scene.service.delete_ingestion(
+            made.id, delete_table=False, expected_versions={made.version}, current_user=USER
+        ),
+        scene.service.pause_ingestion(made.id, USER, expected_versions={made.version}),
+        scene.service.resume_ingestion(made.id, USER, expected_versions={made.version}),
+        scene.service.pause_ingestion(made.id, USER, expected_versions=()),
     ):
         with pytest.raises(VersionMismatchError):
             scene.do(verb)
     assert scene.get(made) == changed
+
+
+def test_of_several_versions_any_will_do(scene: Scene) -> None:
+    made = scene.create()
+    paused = scene.do(scene.service.pause_ingestion(made.id, USER, expected_versions={99, 1})).ingestion
+    assert (paused.version, paused.status) == (2, IngestionStatus.PAUSED)
+    active = scene.do(scene.service.resume_ingestion(made.id, USER, expected_versions={2, 99})).ingestion
+    changed = scene.do(scene.service.update_ingestion(made.id, {"name": "new"}, {99, 3}, USER)).ingestion
+    assert (active.version, changed.version) == (3, 4)
+    scene.do(scene.service.delete_ingestion(made.id, delete_table=False, expected_versions={4, 99}, current_user=USER))
 
 
 def test_credentials_stay_change_and_go(scene: Scene) -> None:
@@ -547,7 +568,7 @@ def test_loads_of_the_command_line_are_looked_at_and_left_alone(scene: Scene) ->
         service.pause_ingestion(load_id, USER),
         service.trigger_manual_run(load_id, USER),
         service.cancel_run(load_id, "r1", USER),
-        service.delete_ingestion(load_id, delete_table=False, expected_version=None, current_user=USER),
+        service.delete_ingestion(load_id, delete_table=False, expected_versions=None, current_user=USER),
     ):
         with pytest.raises(LoadIngestionError):
             scene.do(verb)

@@ -65,7 +65,7 @@ class Scene:
 
     async def delete(self) -> None:
         delete = self.service.delete_ingestion
-        await delete(self.add(), delete_table=False, expected_version=None, current_user=USER)
+        await delete(self.add(), delete_table=False, expected_versions=None, current_user=USER)
 
     async def reconcile(self) -> object:
         self.add()
