@@ -112,9 +112,10 @@ class Ingestions(Protocol):
         Raises:
             VersionMismatchError: It has another version by now, or is gone; nothing was changed.
             NameTakenError: Another one has that name.
-            DestinationFixedError: The table is another one, and a batch was claimed by now.
+            DestinationFixedError: The table is another one, or made otherwise, and a batch of it is in the table or is
+                still to be settled there.
             TableTakenError: The table is another tenant's.
-            RunAtWorkError: The table is another one, and a run is queued or at work.
+            RunAtWorkError: The table is another one, or made otherwise, and a run is queued or at work.
         """
         ...
 

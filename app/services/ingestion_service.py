@@ -213,7 +213,8 @@ class IngestionService:
 
         Raises:
             NotFoundError, InvalidFieldError, NotSupportedError: Nothing was changed.
-            DestinationFixedError: The destination is another one, and the ingestion has loaded.
+            DestinationFixedError: The destination is another one, and the ingestion has loaded or is about to.
+            RunAtWorkError: The destination is another one, and a run is queued or at work.
             TableTakenError, SourceNotAllowedError: Nothing was changed.
             VersionMismatchError: It is not of the expected version, or by now no more.
         """

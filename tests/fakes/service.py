@@ -25,6 +25,7 @@ from app.domain.errors import (
     WebhookOffError,
 )
 from app.domain.files import FileState, LedgerFile
+from app.domain.fixing import changed_fixed_fields
 from app.domain.ingestions import Ingestion, IngestionStatus, Method, RunRecord, Trigger, User
 from app.domain.live import RunLog
 from app.domain.runs import RunStatus
@@ -103,8 +104,11 @@ class FakeIngestions:
         whole = whole_document(present.name, IngestionStatus.ACTIVE, present.document)
         checked = check_document(changed_document(whole, wanted), default_catalog="local", home="/")
         self._check_name(checked.name, ingestion_id)
-        if str(checked.table) != present.table and present.has_loaded:
-            raise DestinationFixedError
+        fixed = changed_fixed_fields(
+            present.table, present.document, wanted_table=str(checked.table), wanted=checked.document
+        )
+        if fixed and present.has_loaded:
+            raise DestinationFixedError(f"The ingestion has loaded, which fixes {', '.join(fixed)}.")
         changed = replace(
             present,
             name=checked.name,
