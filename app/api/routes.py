@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Header, Path
+from fastapi import Depends, Header, Path
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -28,6 +28,7 @@ from app.domain.service import KeptAnswer
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 REPLAYED = "Idempotency-Replayed"
 _KEPT_HEADERS = ("etag", "location")
+_MADE_ID = "made_id"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _JSON_SPACE = b" \t\r\n"
@@ -50,6 +51,16 @@ async def idempotency_key(
     ] = None,
 ) -> None:
     """Shows the header in OpenAPI; `Route` reads it."""
+
+
+async def made_id(request: Request) -> str | None:
+    """The id that what the request makes has to have, so that a repeat finds it; None where there is no key."""
+    found: str | None = request.scope.get(_MADE_ID)
+    return found
+
+
+# What an endpoint makes under it is made once, also where the process died before it answered.
+MadeId = Annotated[str | None, Depends(made_id)]
 
 
 class Route(APIRoute):
@@ -147,9 +158,10 @@ async def _repeatable(request: Request, inner: Handler) -> Response:
     if not _KEY.fullmatch(key):
         raise refused("header.Idempotency-Key", "It has to be 1 to 255 visible characters of ASCII.")
     answers, tenant = services_of(request).answers, user_of(request).tenant
-    kept = await asyncio.to_thread(answers.begin_answer, tenant, key, await _digest(request))
-    if kept is not None:
-        return Response(kept.body, kept.status, {**kept.headers, REPLAYED: "true"}, "application/json")
+    begun = await asyncio.to_thread(answers.begin_answer, tenant, key, await _digest(request))
+    if isinstance(begun, KeptAnswer):
+        return Response(begun.body, begun.status, {**begun.headers, REPLAYED: "true"}, "application/json")
+    request.scope[_MADE_ID] = begun.made_id
     try:
         response = await inner(request)
     except (AutoloaderError, Refusal, RequestValidationError):

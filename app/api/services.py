@@ -51,8 +51,10 @@ class Begun(Protocol):
 class IngestionCalls(Protocol):
     """What `IngestionService` promises, as far as endpoints ask for it."""
 
-    async def create_ingestion(self, document: Mapping[str, Any], current_user: User) -> Changed:
-        """Keep a new one, and have it scheduled."""
+    async def create_ingestion(
+        self, document: Mapping[str, Any], current_user: User, *, made_id: str | None = None
+    ) -> Changed:
+        """Keep a new one, under that id where one is given, and have it scheduled; the one that has the id already."""
         ...
 
     async def update_ingestion(
@@ -96,8 +98,13 @@ class IngestionCalls(Protocol):
         """A page of the user's tenant; one more than `query.limit` where there are more."""
         ...
 
-    async def trigger_manual_run(self, ingestion_id: str, current_user: User, *, waits: bool = True) -> Begun:
-        """Begin a run, and wait for a direct one as long as the settings say, or not at all without `waits`."""
+    async def trigger_manual_run(
+        self, ingestion_id: str, current_user: User, *, waits: bool = True, made_id: str | None = None
+    ) -> Begun:
+        """Begin a run, and wait for a direct one as long as the settings say, or not at all without `waits`.
+
+        Its id is `made_id` where one is given; where there is a run of that id, it is the one.
+        """
         ...
 
     async def list_runs(
@@ -110,12 +117,16 @@ class IngestionCalls(Protocol):
         """The run of that ingestion."""
         ...
 
-    async def retry_run(self, ingestion_id: str, run_id: str, current_user: User) -> Begun:
-        """Begin a run of the files that failed in that run."""
+    async def retry_run(
+        self, ingestion_id: str, run_id: str, current_user: User, *, made_id: str | None = None
+    ) -> Begun:
+        """Begin a run of the files that failed in that run; `made_id` as for any run."""
         ...
 
-    async def retry_files(self, ingestion_id: str, paths: Sequence[str] | None, current_user: User) -> Begun:
-        """Begin a run of failed files, those or all."""
+    async def retry_files(
+        self, ingestion_id: str, paths: Sequence[str] | None, current_user: User, *, made_id: str | None = None
+    ) -> Begun:
+        """Begin a run of failed files, those or all; `made_id` as for any run."""
         ...
 
     async def cancel_run(self, ingestion_id: str, run_id: str, current_user: User) -> RunRecord:

@@ -450,7 +450,7 @@ class DestinationFixedError(ConflictError):
     """The ingestion has loaded: its destination is fixed."""
 
     code = "destination_fixed"
-    remedy = "Make another ingestion for the other table."
+    remedy = "Leave it as it was, or make another ingestion."
 
 
 class RunAtWorkError(ConflictError):

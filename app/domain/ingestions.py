@@ -102,7 +102,7 @@ class Ingestion:
     # New bytes that its last discovery found; decides which queue its scheduled runs go to.
     discovered_bytes: int | None = None
     deleted_at: datetime | None = None
-    # Whether a batch of it was ever claimed: then its destination is fixed.
+    # Whether a batch of it is in its table, or may be: then its destination is fixed.
     has_loaded: bool = False
     # It is the command line's, for its table: it has runs and files, and no definition.
     is_load: bool = False

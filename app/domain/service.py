@@ -112,9 +112,10 @@ class Ingestions(Protocol):
         Raises:
             VersionMismatchError: It has another version by now, or is gone; nothing was changed.
             NameTakenError: Another one has that name.
-            DestinationFixedError: The table is another one, and a batch was claimed by now.
+            DestinationFixedError: The table is another one, or made otherwise, and a batch of it is in the table or is
+                still to be settled there.
             TableTakenError: The table is another tenant's.
-            RunAtWorkError: The table is another one, and a run is queued or at work.
+            RunAtWorkError: The table is another one, or made otherwise, and a run is queued or at work.
         """
         ...
 
@@ -357,13 +358,25 @@ class KeptAnswer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class AnswerBegun:
+    """A request with an idempotency key that is to be carried out.
+
+    Args:
+        made_id: The id of what it makes. Where the process of a request died, whoever carries it out after that has
+            the same id, finds by it what was made already, and makes nothing a second time.
+    """
+
+    made_id: str
+
+
 class KeptAnswers(Protocol):
     """Idempotency keys: for a day, the same key and the same request have the same answer."""
 
-    def begin_answer(self, tenant: str, key: str, request_hash: str) -> KeptAnswer | None:
-        """The answer that was given; None: the caller is the first, and must call one of the other two.
+    def begin_answer(self, tenant: str, key: str, request_hash: str) -> KeptAnswer | AnswerBegun:
+        """The answer that was given; else the caller carries the request out, and must call one of the other two.
 
-        A request whose process died is begun anew after some minutes.
+        A request whose process died is carried out anew after some minutes, by the first who asks.
 
         Raises:
             KeyReusedError: The key belongs to another request.

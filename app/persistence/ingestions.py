@@ -37,6 +37,7 @@ from app.domain.errors import (
     VersionMismatchError,
 )
 from app.domain.failpoints import NO_FAILPOINTS, Failpoints
+from app.domain.fixing import changed_fixed_fields
 from app.domain.ingestions import Deployment, Ingestion, IngestionStatus, Schedule
 from app.domain.live import EventKind
 from app.domain.runs import RunStatus
@@ -59,6 +60,10 @@ _SORTS: dict[Sort, Any] = {Sort.NAME: _NAME, Sort.CREATED_AT: ingestions.c.creat
 # What is wanted of an ingestion beside its status and its credentials.
 _ASKED = ("name", "document", "table_id")
 _NOT_OVER = (RunStatus.QUEUED.value, RunStatus.RUNNING.value)
+# Batches of a generation that ended before they were settled may be in the table: nobody looked.
+_LOADED = ("committed", "cleared")
+_OPEN = ("open",)
+_MAY_BE_IN_TABLE = (*_LOADED, *_OPEN)
 
 
 class SqlIngestions(SqlStore):
@@ -154,11 +159,7 @@ class SqlIngestions(SqlStore):
             if row is None or row.deleted_at is not None or row.version != version:
                 raise VersionMismatchError
             table_id = self._table_id(connection, changed.table, row.tenant)
-            if table_id != row.table_id:
-                # A run that is at work may claim its first batch at any moment, for the table of before.
-                _refuse_while_at_work(connection, changed.id)
-                if _has_loaded(connection, changed.id):
-                    raise DestinationFixedError
+            _refuse_fixed(connection, row, changed)
             values = {
                 "name": changed.name,
                 "status": changed.status.value,
@@ -232,7 +233,7 @@ class SqlIngestions(SqlStore):
             mine = select(runs.c.id).where(runs.c.ingestion_id == ingestion_id)
             connection.execute(delete(run_logs).where(run_logs.c.run_id.in_(mine)))
             connection.execute(delete(runs).where(runs.c.ingestion_id == ingestion_id))
-            if _has_loaded(connection, ingestion_id):
+            if _has_batches(connection, ingestion_id):
                 values = {"kind": REMOVED, "deployment_id": None, "deployment_fingerprint": None}
                 connection.execute(update(ingestions).where(this).values(values))
             else:
@@ -345,7 +346,9 @@ class SqlIngestions(SqlStore):
 
 
 def _select() -> Select[Any]:
-    loaded = exists(select(batches.c.number).where(batches.c.ingestion_id == ingestions.c.id))
+    loaded = exists(
+        select(batches.c.number).where(batches.c.ingestion_id == ingestions.c.id, batches.c.state.in_(_MAY_BE_IN_TABLE))
+    )
     return (
         select(
             ingestions,
@@ -389,9 +392,37 @@ def _kinds(status_before: str, now: Ingestion, *, wants_more: bool) -> list[Even
     return kinds
 
 
-def _has_loaded(connection: Connection, ingestion_id: str) -> bool:
+def _has_batches(connection: Connection, ingestion_id: str, states: Iterable[str] | None = None) -> bool:
+    """Whether rows of batches refer to the ingestion, whatever became of them; in one of the states, where given."""
     statement = select(batches.c.number).where(batches.c.ingestion_id == ingestion_id).limit(1)
+    if states is not None:
+        statement = statement.where(batches.c.state.in_(states))
     return connection.execute(statement).first() is not None
+
+
+def _refuse_fixed(connection: Connection, row: Row[Any], changed: Ingestion) -> None:
+    """Refuse a change of what only counts when the table is made, once that is made or may be.
+
+    Raises:
+        RunAtWorkError: A run is queued or at work.
+        DestinationFixedError: A batch is in the table, or may come to be.
+    """
+    table = connection.execute(select(tables.c.name).where(tables.c.id == row.table_id)).scalar_one()
+    document = json.loads(row.document or "{}")
+    fields = changed_fixed_fields(table, document, wanted_table=changed.table, wanted=changed.document)
+    if not fields:
+        return
+    # First: a run that is at work may claim or commit at any moment, by the definition of before.
+    _refuse_while_at_work(connection, row.id)
+    named = ", ".join(fields)
+    if _has_batches(connection, row.id, _LOADED):
+        raise DestinationFixedError(f"The ingestion has loaded, which fixes {named}.")
+    if _has_batches(connection, row.id, _OPEN):
+        raise DestinationFixedError(
+            f"A batch of an earlier run is still open in {table}, and the next run settles it there; until then "
+            f"{named} cannot change.",
+            remedy="Run the ingestion; if nothing of that batch was loaded, the change can be made afterwards.",
+        )
 
 
 def _refuse_while_at_work(connection: Connection, ingestion_id: str) -> None:

@@ -209,7 +209,10 @@ idempotency_keys = Table(
     Column("status", Integer),
     Column("headers", Text),
     Column("body", Text),
+    # When it was begun; where its process died, when another one took it up.
     Column("created_at", UtcMicroseconds, nullable=False),
+    # What it makes has this id, whoever comes to make it; NULL where it was begun by a version without the column.
+    Column("made_id", String(64)),
 )
 
 # Who may ask. No row is ever deleted: that there is one means that nothing is answered without a token.

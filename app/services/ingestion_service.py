@@ -44,7 +44,7 @@ from app.domain.ingestions import (
 )
 from app.domain.live import RunLog
 from app.domain.patterns import has_magic
-from app.domain.runs import TableRecord
+from app.domain.runs import RunStatus, TableRecord
 from app.domain.service import IngestionQuery, NewIngestion, NewRun, RetryPolicy, ServiceStore
 from app.domain.webhooks import Webhook, webhooks_of
 from app.services.execution import LOCAL_CLUSTER, absolute_path
@@ -172,10 +172,18 @@ class IngestionService:
 
     # --- create, change, delete -----------------------------------------------------------------------------------
 
-    async def create_ingestion(self, document: Mapping[str, Any], current_user: User) -> Changed:
+    async def create_ingestion(
+        self, document: Mapping[str, Any], current_user: User, *, made_id: str | None = None
+    ) -> Changed:
         """Keep a new ingestion, and have it scheduled.
 
         The row is committed whatever the scheduler says; a warning tells that it did not answer.
+
+        Args:
+            document: A JSON object of the document's form.
+            current_user: Who asks.
+            made_id: The id that it is to have. An ingestion that has it already is the one that was asked for: its
+                process died before it answered.
 
         Raises:
             InvalidFieldError, NotSupportedError: The document cannot be understood; nothing was made.
@@ -184,21 +192,23 @@ class IngestionService:
             SourceNotAllowedError: The source may not be read; nothing was made.
         """
         checked = self._check(document)
-        await self._check_source(checked, checked.credentials)
-        new = NewIngestion(
-            id=uuid.uuid4().hex,
-            tenant=current_user.tenant,
-            name=checked.name,
-            status=checked.status,
-            table=str(checked.table),
-            document=checked.document,
-            credentials=checked.credentials,
-            webhook_secrets=checked.webhooks.secrets,
-        )
+        made = await self._made_before(made_id, current_user)
+        if made is None:
+            await self._check_source(checked, checked.credentials)
         warnings = (*await self._doubts(checked), *await self._webhook_doubts(checked))
-        made = await asyncio.to_thread(self._store.add_ingestion, new)
-        log.info("ingestion_created", ingestion_id=made.id, tenant=made.tenant)
+        if made is None:
+            new = _new_ingestion(checked, made_id or uuid.uuid4().hex, current_user)
+            made = await asyncio.to_thread(self._store.add_ingestion, new)
+            log.info("ingestion_created", ingestion_id=made.id, tenant=made.tenant)
+        if made.deleted_at is not None:
+            # Somebody deleted it since. That it was made is still the answer.
+            return Changed(made, warnings)
         return await self._scheduled(made, NOT_SCHEDULED, warnings)
+
+    async def _made_before(self, ingestion_id: str | None, current_user: User) -> Ingestion | None:
+        if ingestion_id is None:
+            return None
+        return await asyncio.to_thread(self._store.ingestion, ingestion_id, current_user.tenant, deleted=True)
 
     async def update_ingestion(
         self,
@@ -217,7 +227,8 @@ class IngestionService:
 
         Raises:
             NotFoundError, InvalidFieldError, NotSupportedError: Nothing was changed.
-            DestinationFixedError: The destination is another one, and the ingestion has loaded.
+            DestinationFixedError: The destination is another one, and the ingestion has loaded or is about to.
+            RunAtWorkError: The destination is another one, and a run is queued or at work.
             TableTakenError, SourceNotAllowedError: Nothing was changed.
             VersionMismatchError: It is of none of these versions, or by now no more.
         """
@@ -438,10 +449,14 @@ class IngestionService:
 
     # --- run ------------------------------------------------------------------------------------------------------
 
-    async def trigger_manual_run(self, ingestion_id: str, current_user: User, *, waits: bool = True) -> RunOutcome:
+    async def trigger_manual_run(
+        self, ingestion_id: str, current_user: User, *, waits: bool = True, made_id: str | None = None
+    ) -> RunOutcome:
         """Begin a run: by the scheduler where the ingestion has a deployment, else directly.
 
-        A direct run is waited for, as long as the settings say; not at all without `waits`.
+        A direct run is waited for, as long as the settings say; not at all without `waits`. The run has the id
+        `made_id`, where one is given. One that has it already is the one that was asked for, and is not begun again:
+        its process died before it answered.
 
         Raises:
             NotFoundError: There is no such ingestion.
@@ -449,11 +464,16 @@ class IngestionService:
             RunAtWorkError: A run of it is queued or at work.
         """
         present = await self._owned(ingestion_id, current_user)
-        new = self._new_run(present, Trigger.MANUAL)
-        return await self._begin(present, new, self._settings.direct_wait_s if waits else 0.0)
+        wait_s = self._settings.direct_wait_s if waits else 0.0
+        begun = await self._begun_before(present, made_id, wait_s)
+        return begun or await self._begin(present, self._new_run(present, Trigger.MANUAL, made_id), wait_s)
 
-    async def retry_run(self, ingestion_id: str, run_id: str, current_user: User) -> RunOutcome:
+    async def retry_run(
+        self, ingestion_id: str, run_id: str, current_user: User, *, made_id: str | None = None
+    ) -> RunOutcome:
         """Begin a run of the files that failed in that run; of everything new, where it failed as a whole.
+
+        `made_id` as for any run.
 
         Raises:
             NotFoundError: There is no such run.
@@ -462,15 +482,21 @@ class IngestionService:
         """
         run = await self.get_run(ingestion_id, run_id, current_user)
         present = await self._owned(ingestion_id, current_user)
+        begun = await self._begun_before(present, made_id, 0.0)
+        if begun is not None:
+            return begun
         keys = await asyncio.to_thread(self._store.failed_keys, ingestion_id, run_id=run_id)
         stopped = any(error.get("file") is None for error in run.errors)
         if not run.is_over or not (keys or stopped):
             raise NothingToRetryError(f"Nothing of run {run_id} failed that is not loaded by now.")
         only = run.only_keys if stopped else tuple(keys)
-        return await self._begin(present, self._new_run(present, Trigger.RETRY, retry_of=run_id, only_keys=only), 0.0)
+        new = self._new_run(present, Trigger.RETRY, made_id, retry_of=run_id, only_keys=only)
+        return await self._begin(present, new, 0.0)
 
-    async def retry_files(self, ingestion_id: str, paths: Sequence[str] | None, current_user: User) -> RunOutcome:
-        """Begin a run of failed files: of those `paths`, or of all.
+    async def retry_files(
+        self, ingestion_id: str, paths: Sequence[str] | None, current_user: User, *, made_id: str | None = None
+    ) -> RunOutcome:
+        """Begin a run of failed files: of those `paths`, or of all. `made_id` as for any run.
 
         Raises:
             InvalidFieldError: One of the paths is no failed file of its table.
@@ -478,6 +504,9 @@ class IngestionService:
             NotFoundError, NotActiveError, RunAtWorkError: As for any run.
         """
         present = await self._owned(ingestion_id, current_user)
+        begun = await self._begun_before(present, made_id, 0.0)
+        if begun is not None:
+            return begun
         failed = await asyncio.to_thread(self._store.failed_keys, ingestion_id)
         unknown = sorted(set(paths or ()) - set(failed))
         if unknown:
@@ -485,7 +514,7 @@ class IngestionService:
         chosen = tuple(failed if paths is None else sorted(set(paths)))
         if not chosen:
             raise NothingToRetryError
-        return await self._begin(present, self._new_run(present, Trigger.RETRY, only_keys=chosen), 0.0)
+        return await self._begin(present, self._new_run(present, Trigger.RETRY, made_id, only_keys=chosen), 0.0)
 
     async def cancel_run(self, ingestion_id: str, run_id: str, current_user: User) -> RunRecord:
         """Ask for a run's end: what was committed stays, the rest is as if never begun.
@@ -532,13 +561,14 @@ class IngestionService:
         self,
         ingestion: Ingestion,
         trigger: Trigger,
+        run_id: str | None,
         *,
         retry_of: str | None = None,
         only_keys: tuple[str, ...] | None = None,
     ) -> NewRun:
         can_schedule = ingestion.deployment is not None and self._scheduler is not None
         method = Method.PREFECT if can_schedule else Method.DIRECT
-        return NewRun(uuid.uuid4().hex, ingestion.id, trigger, method, retry_of, only_keys)
+        return NewRun(run_id or uuid.uuid4().hex, ingestion.id, trigger, method, retry_of, only_keys)
 
     async def _begin(self, ingestion: Ingestion, new: NewRun, wait_s: float) -> RunOutcome:
         """Queue a run and ask the scheduler for it, or carry it out directly where it does not answer."""
@@ -546,9 +576,18 @@ class IngestionService:
         async with self._beginning if new.method is Method.PREFECT else nullcontext():
             run = await asyncio.to_thread(self._queue, new)
             run = await self._triggered(ingestion, run)
-        if run.flow_run_id is not None:
-            return RunOutcome(run)
-        return RunOutcome(await self._runner.run(run.id, wait_s))
+        return await self._outcome(run, wait_s)
+
+    async def _begun_before(self, ingestion: Ingestion, run_id: str | None, wait_s: float) -> RunOutcome | None:
+        """How the run of that id stands, given to the scheduler where it was not yet; None where there is none."""
+        run = None if run_id is None else await asyncio.to_thread(self._store.run, run_id)
+        if run is None or run.ingestion_id != ingestion.id:
+            return None
+        return await self._outcome(await self._triggered(ingestion, run), wait_s)
+
+    async def _outcome(self, run: RunRecord, wait_s: float) -> RunOutcome:
+        """The run as it is told: one that the scheduler has is not waited for."""
+        return RunOutcome(run if run.flow_run_id is not None else await self._runner.run(run.id, wait_s))
 
     def _queue(self, new: NewRun) -> RunRecord:
         try:
@@ -561,6 +600,8 @@ class IngestionService:
     async def _triggered(self, ingestion: Ingestion, run: RunRecord) -> RunRecord:
         """A queued run as it is when the scheduler was asked for it; where it does not answer, it has no flow run."""
         if run.method is not Method.PREFECT or self._scheduler is None or ingestion.deployment is None:
+            return run
+        if run.flow_run_id is not None or run.status is not RunStatus.QUEUED:
             return run
         parameters = {"ingestion_id": ingestion.id, "trigger": run.trigger.value, "run_id": run.id}
         try:
@@ -692,6 +733,19 @@ class IngestionService:
         except SchedulerUnavailableError as error:
             # The reconciler finds it: no ingestion knows it.
             log.warning("deployment_left", deployment_id=deployment.id, reason=str(error))
+
+
+def _new_ingestion(checked: Checked, ingestion_id: str, current_user: User) -> NewIngestion:
+    return NewIngestion(
+        id=ingestion_id,
+        tenant=current_user.tenant,
+        name=checked.name,
+        status=checked.status,
+        table=str(checked.table),
+        document=checked.document,
+        credentials=checked.credentials,
+        webhook_secrets=checked.webhooks.secrets,
+    )
 
 
 def _is_scheduled(ingestion: Ingestion) -> bool:

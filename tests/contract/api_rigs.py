@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 from psycopg.errors import DeadlockDetected
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from sqlalchemy.exc import OperationalError
 
 from app.api.application import application
@@ -21,7 +22,8 @@ from app.api.services import Services
 from app.config import Settings
 from app.domain.redaction import Redactor
 from app.main import serving as serving_services
-from app.persistence.schema import metadata
+from app.persistence.answers import LONGEST_REQUEST
+from app.persistence.schema import idempotency_keys, metadata
 from app.wiring.service import Service, build_service
 from tests.support.api_in_memory import Api, served_in_memory
 from tests.support.api_server import client_of, serving
@@ -45,6 +47,10 @@ class Rig(Protocol):
         """Begin with nothing."""
         ...
 
+    def abandon(self) -> None:
+        """Have every request with an idempotency key end with its process, as if long ago, just before its answer."""
+        ...
+
 
 @dataclass(frozen=True)
 class MemoryRig:
@@ -61,6 +67,9 @@ class MemoryRig:
 
     def clear(self) -> None:
         self.api.forget()
+
+    def abandon(self) -> None:
+        self.api.answers.abandon()
 
 
 @contextmanager
@@ -106,6 +115,12 @@ class DatabaseRig:
             time.sleep(0.1)
         for path in (self.home / "landing").glob("*"):
             path.unlink()
+
+    def abandon(self) -> None:
+        gone = {"status": None, "headers": None, "body": None}
+        began_at = datetime.now(UTC) - LONGEST_REQUEST - timedelta(minutes=1)
+        with self.service.store._engine.begin() as connection:
+            connection.execute(update(idempotency_keys).values(**gone, created_at=began_at))
 
     def _emptied(self) -> bool:
         """Empty all tables; False where somebody else and this were waiting for each other."""

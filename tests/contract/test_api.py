@@ -444,6 +444,32 @@ def test_of_many_requests_with_one_key_at_once_one_is_done(api: Rig) -> None:
     assert names(api) == ["Orders"]
 
 
+def test_a_request_whose_process_died_is_answered_with_what_it_made(api: Rig) -> None:
+    headers = {"Idempotency-Key": "first"}
+    one = api.client.post(PATH, json=definition(), headers=headers)
+    api.abandon()
+    problem(api.client.post(PATH, json=definition(name="Other"), headers=headers), 409, "idempotency_key_reused")
+    two = api.client.post(PATH, json=definition(), headers=headers)
+    assert (one.status_code, two.status_code) == (201, 201)
+    assert two.json() == one.json()
+    assert two.headers["location"] == one.headers["location"]
+    assert names(api) == ["Orders"]
+    assert api.client.post(PATH, json=definition(), headers=headers).headers["idempotency-replayed"] == "true"
+
+
+def test_a_run_whose_request_died_is_begun_once(api: Rig) -> None:
+    path = f"{PATH}/{api.runnable()['id']}"
+    headers = {"Idempotency-Key": "run-1"}
+    one = api.client.post(f"{path}/run", headers=headers)
+    for _ in range(2):
+        api.abandon()
+        two = api.client.post(f"{path}/run", headers=headers)
+        assert (two.status_code, two.json()["run_id"]) == (200, one.json()["run_id"])
+    assert len(api.client.get(f"{path}/runs").json()["items"]) == 1
+    other = api.client.post(f"{path}/run", headers={"Idempotency-Key": "run-2"})
+    assert other.json()["run_id"] != one.json()["run_id"]
+
+
 # --- runs and files ------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -25,10 +26,11 @@ from app.domain.errors import (
     WebhookOffError,
 )
 from app.domain.files import FileState, LedgerFile
+from app.domain.fixing import changed_fixed_fields
 from app.domain.ingestions import Ingestion, IngestionStatus, Method, RunRecord, Trigger, User
 from app.domain.live import RunLog
 from app.domain.runs import RunStatus
-from app.domain.service import IngestionQuery, KeptAnswer, Sort
+from app.domain.service import AnswerBegun, IngestionQuery, KeptAnswer, Sort
 from app.domain.webhooks import Delivery, DeliveryState, WebhookState
 from app.services.ingestion_documents import Checked, changed_document, check_document, whole_document
 from app.services.webhook_retries import Answer
@@ -68,14 +70,18 @@ class FakeIngestions:
         self.calls = 0
         self._numbers = itertools.count(1)
 
-    async def create_ingestion(self, document: Mapping[str, Any], current_user: User) -> FakeChanged:
+    async def create_ingestion(
+        self, document: Mapping[str, Any], current_user: User, *, made_id: str | None = None
+    ) -> FakeChanged:
         self.calls += 1
         checked = check_document(document, default_catalog="local", home="/")
+        if made_id in self.kept:
+            return FakeChanged(self.kept[made_id])
         self._check_name(checked.name, None)
         number = next(self._numbers)
         at = START + timedelta(seconds=number)
         ingestion = Ingestion(
-            id=f"{number:032x}",
+            id=made_id or f"{number:032x}",
             tenant=current_user.tenant,
             name=checked.name,
             status=checked.status,
@@ -107,8 +113,11 @@ class FakeIngestions:
         whole = whole_document(present.name, IngestionStatus.ACTIVE, present.document)
         checked = check_document(changed_document(whole, wanted), default_catalog="local", home="/")
         self._check_name(checked.name, ingestion_id)
-        if str(checked.table) != present.table and present.has_loaded:
-            raise DestinationFixedError
+        fixed = changed_fixed_fields(
+            present.table, present.document, wanted_table=str(checked.table), wanted=checked.document
+        )
+        if fixed and present.has_loaded:
+            raise DestinationFixedError(f"The ingestion has loaded, which fixes {', '.join(fixed)}.")
         changed = replace(
             present,
             name=checked.name,
@@ -171,8 +180,10 @@ class FakeIngestions:
             found = [one for one in found if (key(one) < after if query.descending else key(one) > after)]
         return found[: query.limit + 1]
 
-    async def trigger_manual_run(self, ingestion_id: str, current_user: User, *, waits: bool = True) -> FakeOutcome:
-        run = self._begin(ingestion_id, Trigger.MANUAL)
+    async def trigger_manual_run(
+        self, ingestion_id: str, current_user: User, *, waits: bool = True, made_id: str | None = None
+    ) -> FakeOutcome:
+        run = self.runs.get(made_id or "") or self._begin(ingestion_id, Trigger.MANUAL, made_id)
         return FakeOutcome(run if waits else replace(run, status=RunStatus.RUNNING, ended_at=None))
 
     async def list_runs(
@@ -197,11 +208,15 @@ class FakeIngestions:
         await self.get_run(ingestion_id, run_id, current_user)
         return self.live.run_log(run_id, after=after, limit=limit)
 
-    async def retry_run(self, ingestion_id: str, run_id: str, current_user: User) -> FakeOutcome:
+    async def retry_run(
+        self, ingestion_id: str, run_id: str, current_user: User, *, made_id: str | None = None
+    ) -> FakeOutcome:
         run = await self.get_run(ingestion_id, run_id, current_user)
+        if made_id in self.runs:
+            return FakeOutcome(self.runs[made_id])
         if not run.files_failed:
             raise NothingToRetryError
-        return FakeOutcome(self._begin(ingestion_id, Trigger.RETRY, run_id))
+        return FakeOutcome(self._begin(ingestion_id, Trigger.RETRY, made_id, run_id))
 
     async def cancel_run(self, ingestion_id: str, run_id: str, current_user: User) -> RunRecord:
         run = await self.get_run(ingestion_id, run_id, current_user)
@@ -219,11 +234,15 @@ class FakeIngestions:
         rest = [file for file in wanted if after is None or file.key > after]
         return [*rest[:limit], *(file for file in rest[limit:] if file.key == rest[limit - 1].key)]
 
-    async def retry_files(self, ingestion_id: str, paths: Sequence[str] | None, current_user: User) -> FakeOutcome:
+    async def retry_files(
+        self, ingestion_id: str, paths: Sequence[str] | None, current_user: User, *, made_id: str | None = None
+    ) -> FakeOutcome:
+        if made_id in self.runs:
+            return FakeOutcome(self.runs[made_id])
         failed = await self.list_files(ingestion_id, failed=True, limit=10_000, after=None, current_user=current_user)
         if not [file for file in failed if paths is None or file.key in paths]:
             raise NothingToRetryError
-        return FakeOutcome(self._begin(ingestion_id, Trigger.RETRY))
+        return FakeOutcome(self._begin(ingestion_id, Trigger.RETRY, made_id))
 
     async def clear_processed_files(self, ingestion_id: str, *, confirm: bool, current_user: User) -> int:
         self._checked(ingestion_id, None)
@@ -232,7 +251,9 @@ class FakeIngestions:
         self._check_idle(ingestion_id)
         return len(self.files.pop(ingestion_id, []))
 
-    def _begin(self, ingestion_id: str, trigger: Trigger, retry_of: str | None = None) -> RunRecord:
+    def _begin(
+        self, ingestion_id: str, trigger: Trigger, made_id: str | None, retry_of: str | None = None
+    ) -> RunRecord:
         ingestion = self._checked(ingestion_id, None)
         if ingestion.status is not IngestionStatus.ACTIVE:
             raise NotActiveError
@@ -240,7 +261,7 @@ class FakeIngestions:
         number = next(self._numbers)
         at = START + timedelta(seconds=number)
         run = RunRecord(
-            id=f"{number:032x}",
+            id=made_id or f"{number:032x}",
             ingestion_id=ingestion_id,
             table=ingestion.table,
             trigger=trigger,
@@ -338,23 +359,34 @@ class FakeAnswers:
 
     def forget(self) -> None:
         """Begin with nothing."""
-        self._kept: dict[tuple[str, str], tuple[str, KeptAnswer | None]] = {}
+        self._kept: dict[tuple[str, str], tuple[str, AnswerBegun, KeptAnswer | None]] = {}
+        self._abandoned: set[tuple[str, str]] = set()
 
-    def begin_answer(self, tenant: str, key: str, request_hash: str) -> KeptAnswer | None:
+    def abandon(self) -> None:
+        """Have every request end with its process, as if long ago, before its answer was kept."""
+        with self._lock:
+            self._kept = {key: (digest, begun, None) for key, (digest, begun, _) in self._kept.items()}
+            self._abandoned = set(self._kept)
+
+    def begin_answer(self, tenant: str, key: str, request_hash: str) -> KeptAnswer | AnswerBegun:
         with self._lock:
             if (tenant, key) not in self._kept:
-                self._kept[tenant, key] = (request_hash, None)
-                return None
-            digest, answer = self._kept[tenant, key]
+                begun = AnswerBegun(uuid.uuid4().hex)
+                self._kept[tenant, key] = (request_hash, begun, None)
+                return begun
+            digest, begun, answer = self._kept[tenant, key]
             if digest != request_hash:
                 raise KeyReusedError
-            if answer is None:
+            if answer is not None:
+                return answer
+            if (tenant, key) not in self._abandoned:
                 raise KeyAtWorkError
-            return answer
+            self._abandoned.remove((tenant, key))
+            return begun
 
     def keep_answer(self, tenant: str, key: str, answer: KeptAnswer) -> None:
         with self._lock:
-            self._kept[tenant, key] = (self._kept[tenant, key][0], answer)
+            self._kept[tenant, key] = (*self._kept[tenant, key][:2], answer)
 
     def forget_answer(self, tenant: str, key: str) -> None:
         with self._lock:

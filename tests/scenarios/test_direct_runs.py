@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
-from tests.support.service_process import ServiceProcess, land, until
+from app.persistence.answers import LONGEST_REQUEST
+from tests.support.service_process import PATIENT_S, ServiceProcess, land, until
 
 pytestmark = pytest.mark.timeout(1_200)
 
@@ -104,3 +108,42 @@ def test_a_service_that_is_killed_is_followed_by_one_that_goes_on(service: Servi
     assert [(run["status"], run["rows"]["loaded"]) for run in ended] == [("success", 3000)] * 4
     assert [rows_of_runs(service)[run_id] for run_id in runs] == [("success", 1), ("success", 2), *[("success", 1)] * 2]
     assert [service.rows(made["name"]) for made in some] == [3000] * 4
+
+
+def run_with_key(service: ServiceProcess, made: dict[str, Any]) -> httpx.Response:
+    url = f"http://127.0.0.1:{service.port}/api/v1/ingestions/{made['id']}/run"
+    return httpx.post(url, headers={"Idempotency-Key": "once"}, timeout=PATIENT_S, trust_env=False)
+
+
+def let_requests_grow_old(service: ServiceProcess) -> None:
+    """As if those that have no answer had begun before any that may still be at work."""
+    age_us = (LONGEST_REQUEST + timedelta(minutes=1)) // timedelta(microseconds=1)
+    with closing(sqlite3.connect(service.home / "autoloader.db")) as connection, connection:
+        changed = connection.execute(
+            f"update idempotency_keys set created_at = created_at - {age_us} where status is null"
+        )
+        assert changed.rowcount == 1
+
+
+def test_a_request_whose_service_is_killed_has_its_run_when_it_is_repeated(service: ServiceProcess) -> None:
+    """The service dies while it waits for the run that it has begun; the run goes on by itself."""
+    service.environ = STANDING_STILL | {"AUTOLOADER_DIRECT_RUN_WAIT_S": str(PATIENT_S)}
+    service.start()
+    made = create(service, 0)
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(run_with_key, service, made)
+        (run_id,) = until(lambda: rows_of_runs(service), 60, "a run is begun")
+        standing_still = stood_still(service, run_id)
+        service.kill()
+        assert isinstance(answer.exception(), httpx.HTTPError)
+    service.environ = SETTINGS | {"AUTOLOADER_DIRECT_RUN_WAIT_S": str(PATIENT_S)}
+    try:
+        service.start()
+        assert run_with_key(service, made).json()["code"] == "idempotency_key_at_work"
+        let_requests_grow_old(service)
+    finally:
+        standing_still.resume()
+    again = run_with_key(service, made)
+    assert (again.status_code, again.json()["run_id"], again.json()["status"]) == (200, run_id, "completed")
+    assert rows_of_runs(service) == {run_id: ("success", 1)}
+    assert service.rows("t0") == 3000

@@ -118,6 +118,10 @@ def test_new_files_are_loaded_once(api: DatabaseRig, tmp_path: Path) -> None:
     assert paged(api.client, f"{PATH}/{ingestion}/files", 2) == files
     fixed = api.client.put(f"{PATH}/{ingestion}", json={"destination": {"table": "other"}})
     assert (fixed.status_code, fixed.json()["code"]) == (409, "destination_fixed")
+    unnamed = api.client.put(f"{PATH}/{ingestion}", json={"destination": {"provenance": False}})
+    assert (unnamed.status_code, unnamed.json()["code"]) == (409, "destination_fixed")
+    assert "destination.provenance" in unnamed.json()["detail"]
+    assert api.client.put(f"{PATH}/{ingestion}", json={"destination": {"provenance": True}}).status_code == 200
 
 
 def test_a_bad_file_among_good_ones(api: DatabaseRig, tmp_path: Path) -> None:

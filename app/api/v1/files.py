@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Response
 from app.api.bodies import parsed
 from app.api.models import Cleared, Confirmation, FailedFileModel, FileModel, FilesToRetry, Page, RunModel
 from app.api.paging import DEFAULT_LIMIT, Cursor, Limit, bad_cursor, cursor_of, keys_of
-from app.api.routes import IngestionId, Route
+from app.api.routes import IngestionId, MadeId, Route
 from app.api.services import CurrentUser, IngestionsDep
 from app.api.v1.ingestions import ONCE
 from app.domain.files import LedgerFile
@@ -51,14 +51,16 @@ async def list_failed_files(
 
 @router.post("/files/retry", status_code=202, dependencies=ONCE)
 async def retry_files(
+    *,
     ingestion_id: IngestionId,
     chosen: Annotated[FilesToRetry, Depends(parsed(FilesToRetry, optional=True))],
     response: Response,
     service: IngestionsDep,
     user: CurrentUser,
+    made_id: MadeId,
 ) -> RunModel:
     """Begin a run of the files that failed, all or those that are named, whatever their category."""
-    run = (await service.retry_files(ingestion_id, chosen.paths, user)).run
+    run = (await service.retry_files(ingestion_id, chosen.paths, user, made_id=made_id)).run
     response.headers["Location"] = f"/api/v1/ingestions/{ingestion_id}/runs/{run.id}"
     return RunModel.of(run)
 

@@ -10,7 +10,7 @@ from app.api.bodies import json_object
 from app.api.etags import IfMatch, etag
 from app.api.models import IngestionModel, Page, StatusModel, Triggered
 from app.api.paging import DEFAULT_LIMIT, Cursor, Limit, bad_cursor, cursor_of, keys_of, time_of
-from app.api.routes import IngestionId, Route, idempotency_key
+from app.api.routes import IngestionId, MadeId, Route, idempotency_key
 from app.api.services import Changed, CurrentUser, IngestionsDep
 from app.domain.ingestions import Ingestion, IngestionStatus
 from app.domain.locations import SourceType
@@ -25,10 +25,10 @@ NO_WAIT = "respond-async"
 
 @router.post("", status_code=201, dependencies=ONCE)
 async def create_ingestion(
-    document: Document, response: Response, service: IngestionsDep, user: CurrentUser
+    document: Document, response: Response, service: IngestionsDep, user: CurrentUser, made_id: MadeId
 ) -> IngestionModel:
     """Make an ingestion. With a schedule it gets its deployment in Prefect, now or as soon as Prefect is there."""
-    made = _shown(await service.create_ingestion(document, user), response)
+    made = _shown(await service.create_ingestion(document, user, made_id=made_id), response)
     response.headers["Location"] = f"/api/v1/ingestions/{made.id}"
     return made
 
@@ -127,17 +127,20 @@ async def resume_ingestion(
     response_model_exclude_unset=True,
 )
 async def run_ingestion(
+    *,
     ingestion_id: IngestionId,
     response: Response,
     service: IngestionsDep,
     user: CurrentUser,
+    made_id: MadeId,
     prefer: Annotated[
         str, Header(max_length=1_000, description="`respond-async`: the end of a direct run is not waited for.")
     ] = "",
 ) -> Triggered:
     """Run it now: by Prefect where it has a deployment and Prefect answers, else directly, waiting for its end."""
     waits = NO_WAIT not in {preference.strip().lower() for preference in prefer.split(",")}
-    triggered = Triggered.of((await service.trigger_manual_run(ingestion_id, user, waits=waits)).run)
+    begun = await service.trigger_manual_run(ingestion_id, user, waits=waits, made_id=made_id)
+    triggered = Triggered.of(begun.run)
     if not waits:
         response.headers["Preference-Applied"] = NO_WAIT
     response.status_code = 202 if triggered.status in {"triggered", "running"} else 200

@@ -12,7 +12,7 @@ from app.api.codes import SCHEDULING_OFF
 from app.api.models import FlowRunModel, Page, RunLogPage, RunModel
 from app.api.paging import DEFAULT_LIMIT, Cursor, Limit, bad_cursor, cursor_of, keys_of, time_of
 from app.api.problems import Refusal
-from app.api.routes import IngestionId, Route, RunId
+from app.api.routes import IngestionId, MadeId, Route, RunId
 from app.api.services import CurrentUser, FlowRunsDep, IngestionsDep
 from app.api.v1.ingestions import ONCE
 from app.domain.errors import NoFlowRunError
@@ -101,10 +101,16 @@ async def prefect_details(
 
 @router.post("/{run_id}/retry", status_code=202, dependencies=ONCE)
 async def retry_run(
-    ingestion_id: IngestionId, run_id: RunId, response: Response, service: IngestionsDep, user: CurrentUser
+    *,
+    ingestion_id: IngestionId,
+    run_id: RunId,
+    response: Response,
+    service: IngestionsDep,
+    user: CurrentUser,
+    made_id: MadeId,
 ) -> RunModel:
     """Begin a run of the files that failed in that one."""
-    run = (await service.retry_run(ingestion_id, run_id, user)).run
+    run = (await service.retry_run(ingestion_id, run_id, user, made_id=made_id)).run
     response.headers["Location"] = f"/api/v1/ingestions/{ingestion_id}/runs/{run.id}"
     return RunModel.of(run)
 

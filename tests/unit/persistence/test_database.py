@@ -315,6 +315,7 @@ SINCE = {
     "0006": {"tokens", "tables.tenant"},
     "0007": {"events", "run_logs", "counters", "runs.progress", "ingestions.last_success_at"},
     "0008": {"webhooks", "webhook_deliveries"},
+    "0009": {"idempotency_keys.made_id"},
 }
 
 

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from app.domain.errors import (
+    Category,
     DestinationFixedError,
+    FileFailure,
     NameTakenError,
     NotFoundError,
     RunAtWorkError,
     TableTakenError,
     VersionMismatchError,
 )
+from app.domain.files import LoadedFile
 from app.domain.ingestions import Deployment, Ingestion, IngestionStatus, Schedule
+from app.domain.ledger import Closing, OpenBatch
+from app.domain.runs import Lease
 from app.domain.service import IngestionQuery, Sort
 from app.persistence.service import SqlServiceStore
 from tests.unit.persistence.service_desk import claim, new_ingestion, queue, take, with_schedule
@@ -153,18 +159,85 @@ def test_a_change_is_made_on_the_version_that_it_was_made_for(store: SqlServiceS
         store.change_ingestion(replace(changed, name="taken"), None, changed.version)
 
 
-def test_the_destination_is_fixed_with_the_first_claim(store: SqlServiceStore) -> None:
+NAMELESS = {"source": {"type": "s3", "path": "s3://b/"}, "destination": {"provenance": False}}
+
+
+def one_batch(store: SqlServiceStore) -> tuple[Ingestion, Lease, OpenBatch]:
+    """An ingestion whose run was ended while its first batch was open."""
+    made = store.add_ingestion(new_ingestion())
+    run = queue(store, made)
+    lease = take(store, run)
+    batch = claim(store, lease, "a.json")
+    store.cancel_queued(run.id, "enough")
+    return made, lease, batch
+
+
+def close(store: SqlServiceStore, lease: Lease, batch: OpenBatch, *, committed: bool) -> None:
+    table = store.table("local.db.t")
+    assert table is not None
+    failures = () if committed else tuple(FileFailure(f.key, f.version, Category.AUTH, "No.") for f in batch.files)
+    loaded = tuple(LoadedFile(f.key, f.version, 1, f.size_bytes) for f in batch.files) if committed else ()
+    more: dict[str, Any] = {"table_uuid": "u", "sequence_number": 1, "snapshot_id": 9} if committed else {}
+    store.close(lease, table, Closing(batch.batch, committed=committed, loaded=loaded, failed=failures, **more))
+
+
+def refused(store: SqlServiceStore, changed: Ingestion) -> str:
+    with pytest.raises(DestinationFixedError) as error:
+        store.change_ingestion(changed, None, changed.version)
+    return str(error.value)
+
+
+def test_the_destination_may_change_until_a_run_is_at_work(store: SqlServiceStore) -> None:
     made = store.add_ingestion(new_ingestion())
     made = store.change_ingestion(replace(made, table="local.db.t2"), None, made.version)
     made = store.change_ingestion(replace(made, table="local.db.t"), None, made.version)
-    run = queue(store, made)
-    with pytest.raises(RunAtWorkError):
-        store.change_ingestion(replace(made, table="local.db.t2"), None, made.version)
-    claim(store, take(store, run), "a.json")
-    store.cancel_queued(run.id, "enough")
-    with pytest.raises(DestinationFixedError):
-        store.change_ingestion(replace(made, table="local.db.t2"), None, made.version)
-    assert store.change_ingestion(replace(made, name="other"), None, made.version).has_loaded
+    queue(store, made)
+    for changed in (replace(made, table="local.db.t2"), replace(made, document=NAMELESS)):
+        with pytest.raises(RunAtWorkError):
+            store.change_ingestion(changed, None, made.version)
+
+
+def test_a_batch_that_is_open_keeps_the_destination_until_it_is_settled(store: SqlServiceStore) -> None:
+    made, lease, batch = one_batch(store)
+    for changed in (replace(made, table="local.db.t2"), replace(made, document=NAMELESS)):
+        said = refused(store, changed)
+        assert "still open in local.db.t" in said
+        assert "the next run settles it" in said
+    close(store, lease, batch, committed=False)
+    found = store.ingestion(made.id)
+    assert found is not None
+    assert not found.has_loaded
+    moved = store.change_ingestion(replace(made, table="local.db.t2", document=NAMELESS), None, made.version)
+    assert moved.table == "local.db.t2"
+
+
+def test_what_was_committed_fixes_the_destination(store: SqlServiceStore) -> None:
+    made, lease, batch = one_batch(store)
+    close(store, lease, batch, committed=True)
+    assert "which fixes destination.table." in refused(store, replace(made, table="local.db.t2"))
+    assert "which fixes destination.provenance." in refused(store, replace(made, document=NAMELESS))
+    same = {**made.document, "destination": {"provenance": True}}
+    changed = store.change_ingestion(replace(made, name="other", document=same), None, made.version)
+    assert changed.has_loaded
+
+
+def test_so_does_a_batch_that_nobody_settled_before_the_ledger_was_cleared(store: SqlServiceStore) -> None:
+    made, lease, _ = one_batch(store)
+    store.release(lease)
+    table = store.table("local.db.t")
+    assert table is not None
+    store.clear(table)
+    assert "which fixes destination.table." in refused(store, replace(made, table="local.db.t2"))
+
+
+def test_an_ingestion_whose_batches_were_all_empty_is_not_forgotten_with_them(store: SqlServiceStore) -> None:
+    made, lease, batch = one_batch(store)
+    close(store, lease, batch, committed=False)
+    store.bury_ingestion(made.id, None)
+    store.remove_ingestion(made.id)
+    table = store.table("local.db.t")
+    assert table is not None
+    assert [one.ingestion_id for one in store.batch_records(table)] == [made.id]
 
 
 def test_a_tombstone_is_invisible_and_goes_when_its_deployment_is_gone(store: SqlServiceStore) -> None:

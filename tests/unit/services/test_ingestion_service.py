@@ -26,9 +26,9 @@ from app.domain.errors import (
     SharedTableError,
     VersionMismatchError,
 )
-from app.domain.ingestions import Ingestion, IngestionStatus, Method, RunRecord, Trigger, User
+from app.domain.ingestions import Deployment, Ingestion, IngestionStatus, Method, RunRecord, Trigger, User
 from app.domain.runs import RunReport, RunStatus
-from app.domain.service import IngestionQuery, RetryPolicy, RunStop
+from app.domain.service import IngestionQuery, NewRun, RetryPolicy, RunStop
 from app.persistence.keys import Keyring
 from app.persistence.leases import this_process
 from app.persistence.service import SqlServiceStore, open_service_store
@@ -524,6 +524,73 @@ def test_a_run_that_failed_as_a_whole_is_tried_again(scene: Scene) -> None:
     scene.end(again.id)
     with pytest.raises(NothingToRetryError):
         scene.do(scene.service.retry_run(made.id, again.id, USER))
+
+
+# --- asked for again after its process died ------------------------------------------------------------------------
+
+
+def test_an_ingestion_that_was_made_is_not_made_twice(scene: Scene) -> None:
+    scene.scheduler.is_away = True
+    wanted = document(schedule=HOURLY, source={"path": "s3://bucket/orders/", "credentials": KEYS})
+
+    def create() -> Any:
+        return scene.do(scene.service.create_ingestion(wanted, USER, made_id="made-1"))
+
+    one = create()
+    assert (one.ingestion.id, one.warnings) == ("made-1", (NOT_SCHEDULED,))
+    # What the one that died did not come to is done by whoever comes after it.
+    scene.scheduler.is_away = False
+    two = create()
+    assert (two.ingestion.id, two.ingestion.version, two.warnings) == ("made-1", one.ingestion.version, ())
+    assert list(scene.scheduler.deployments) == [two.ingestion.deployment.id]
+    assert len(scene.do(scene.service.list_ingestions(IngestionQuery("default"), USER))) == 1
+
+
+def test_one_that_was_deleted_since_stays_deleted(scene: Scene) -> None:
+    def create() -> Any:
+        return scene.do(scene.service.create_ingestion(document(schedule=HOURLY), USER, made_id="made-1"))
+
+    made = create().ingestion
+    scene.scheduler.is_away = True
+    scene.delete(made)
+    scene.scheduler.is_away = False
+    # As by an earlier version of the program: for a living one the scheduler would be told.
+    scene.store.set_deployment(made.id, Deployment(made.deployment.id, "another"))
+    sent = list(scene.scheduler.sent)
+    assert create().ingestion.id == made.id
+    assert scene.store.ingestion(made.id) is None
+    assert scene.scheduler.sent == sent
+
+
+def test_a_run_that_was_queued_and_never_given_to_prefect_is_given_once(scene: Scene) -> None:
+    made = scene.create(schedule=HOURLY)
+    scene.store.queue_run(NewRun("run-1", made.id, Trigger.MANUAL, Method.PREFECT))
+    begun = [scene.do(scene.service.trigger_manual_run(made.id, USER, made_id="run-1")).run for _ in range(2)]
+    assert [one.id for one in begun] == ["run-1"] * 2
+    assert [one.flow_run_id for one in begun] == list(scene.scheduler.flow_runs) * 2
+    assert sum(one.startswith("trigger") for one in scene.scheduler.sent) == 1
+
+
+def test_a_run_that_is_over_is_told_whatever_became_of_its_ingestion(scene: Scene) -> None:
+    made = scene.create()
+    scene.do(scene.service.trigger_manual_run(made.id, USER, made_id="run-1"))
+    scene.end("run-1")
+    scene.do(scene.service.pause_ingestion(made.id, USER))
+    again = scene.do(scene.service.trigger_manual_run(made.id, USER, made_id="run-1")).run
+    assert (again.id, again.status) == ("run-1", RunStatus.SUCCESS)
+    with pytest.raises(NotActiveError):
+        scene.do(scene.service.trigger_manual_run(made.id, USER, made_id="run-2"))
+
+
+def test_a_retry_is_told_although_nothing_is_left_to_be_tried(scene: Scene) -> None:
+    made = scene.create()
+    run = scene.trigger(made).run
+    scene.end(run.id, RunStop("auth", "No."))
+    scene.do(scene.service.retry_run(made.id, run.id, USER, made_id="run-1"))
+    scene.end("run-1")
+    assert scene.do(scene.service.retry_run(made.id, run.id, USER, made_id="run-1")).run.id == "run-1"
+    assert scene.do(scene.service.retry_files(made.id, None, USER, made_id="run-1")).run.id == "run-1"
+    assert len(scene.do(scene.service.list_runs(made.id, limit=5, after=None, current_user=USER))) == 2
 
 
 def test_files_that_never_failed_are_not_tried_again(scene: Scene) -> None:
