@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -108,12 +108,44 @@ def highest_epoch(storage: TableStorage, head: TableHead | None, ingestion_id: s
     """The highest epoch of the ingestion that the table or, where the ledger is behind, any manifest has seen."""
     if head is None:
         return 0
-    text = head.properties.get(epoch_property(ingestion_id), "")
-    epochs = [int(text) if text.isdecimal() else 0]
+    epochs = [epoch_in(head, ingestion_id)]
     if behind:
         named = (manifest_batch(f.name, {ingestion_id}) for f in storage.manifest_folder(head.name))
         epochs += [batch.epoch for batch in named if batch]
     return max(epochs)
+
+
+def epoch_in(head: TableHead | None, ingestion_id: str) -> int:
+    """The highest epoch of the ingestion that has fenced the table, or committed to it; 0 where none has."""
+    text = head.properties.get(epoch_property(ingestion_id), "") if head else ""
+    return int(text) if text.isdecimal() else 0
+
+
+@contextmanager
+def leased(
+    ledger: Ledger,
+    ingestion_id: str,
+    table: TableName,
+    *,
+    owner: Owner,
+    lease_s: float,
+    above_epoch: int,
+    failpoints: Failpoints,
+) -> Iterator[Hold]:
+    """Hold the lease of an ingestion for a while, under an epoch above that one and all before it.
+
+    Raises:
+        RunInProgressError: A run is at work on the table.
+    """
+    got = ledger.acquire(ingestion_id, uuid.uuid4().hex, owner, lease_s, above_epoch=above_epoch)
+    if not isinstance(got, Lease):
+        raise RunInProgressError(f"Run {got.run_id} is at work on {table}.", run_id=got.run_id)
+    heartbeat = Heartbeat(ledger, got, lease_s, failpoints=failpoints)
+    try:
+        with heartbeat.beating():
+            yield Hold(got, heartbeat.assert_alive)
+    finally:
+        ledger.release(got)
 
 
 class Rebuilder:
@@ -183,19 +215,17 @@ class Rebuilder:
                 self._rebuild_one(hold, report)
         return report
 
-    @contextmanager
-    def _leased(self, ingestion_id: str) -> Iterator[Hold]:
-        ledger, head = self._ports.ledger, self._ports.catalog.head(self._table)
-        above = highest_epoch(self._ports.storage, head, ingestion_id, behind=True)
-        got = ledger.acquire(ingestion_id, uuid.uuid4().hex, self._ports.owner, self._lease_s, above_epoch=above)
-        if not isinstance(got, Lease):
-            raise RunInProgressError(f"Run {got.run_id} is at work on {self._table}.", run_id=got.run_id)
-        heartbeat = Heartbeat(ledger, got, self._lease_s, failpoints=self._ports.failpoints)
-        try:
-            with heartbeat.beating():
-                yield Hold(got, heartbeat.assert_alive)
-        finally:
-            ledger.release(got)
+    def _leased(self, ingestion_id: str) -> AbstractContextManager[Hold]:
+        ports = self._ports
+        return leased(
+            ports.ledger,
+            ingestion_id,
+            self._table,
+            owner=ports.owner,
+            lease_s=self._lease_s,
+            above_epoch=highest_epoch(ports.storage, ports.catalog.head(self._table), ingestion_id, behind=True),
+            failpoints=ports.failpoints,
+        )
 
     def _rebuild_one(self, hold: Hold, report: RebuildReport) -> None:
         ledger, lease = self._ports.ledger, hold.lease
