@@ -53,7 +53,7 @@ def check(
 ) -> None:
     """Hold source, ledger and table against each other, file by file. Writes nothing.
 
-    Exit status 0 says that they are equal, 1 that they are not.
+    Exit status 0 says that they are equal, 1 that they are not, or that no file was listed of a source that was loaded.
     """
     from app.services.checking import CheckRequest
     from app.services.preflight import LoadRequest
@@ -84,6 +84,7 @@ def check_document(report: CheckReport) -> dict[str, Any]:
         "by_file": report.by_file,
         "open_batches": report.open_batches,
         "disturbed": report.disturbed,
+        "warnings": report.warnings(),
         "files": {"listed": report.files_listed, "ledger": report.files_in_ledger, "table": report.files_in_table},
         "rows": {"ledger": report.rows_in_ledger, "table": report.rows_in_table, "of_no_file": report.rows_of_no_file},
         "differences": {
@@ -105,7 +106,7 @@ def _difference(difference: Difference) -> dict[str, Any]:
 
 def _show(report: CheckReport) -> None:
     what = "Source, ledger and table" if report.source else "Ledger and table"
-    verdict = "are equal" if report.equal else "are NOT equal"
+    verdict = "were NOT proven equal" if report.proves_nothing else "are equal" if report.equal else "are NOT equal"
     listed = "" if report.files_listed is None else f"{count(report.files_listed, 'file')} listed, "
     sys.stdout.write(
         f"{what} {verdict}: {report.table}, snapshot {report.snapshot_id}, generation {report.generation}.\n"
@@ -125,6 +126,8 @@ def _show(report: CheckReport) -> None:
 
 
 def _show_notes(report: CheckReport) -> None:
+    for warning in report.warnings():
+        sys.stderr.write(f"Note: {warning}\n")
     if report.rows_of_no_file:
         sys.stderr.write(f"Note: {count(report.rows_of_no_file, 'row')} of the table name no file: another writer's.\n")
     if not report.by_file:

@@ -42,12 +42,22 @@ def clear(
         )
     the_product = product(verbose=verbose)
     name = the_product.table_name(table)
-    cleared, generation = the_product.clear(name)
+    cleared = the_product.clear(name)
     message = (
-        f"Forgot {count(cleared, 'loaded file')} of {name}; generation {generation} begins. "
+        f"Forgot {count(cleared.files, 'loaded file')} of {name}; generation {cleared.generation} begins. "
         "The next run loads every file again."
     )
     if output is Output.JSON:
-        print_json({"message": message, "files_cleared": cleared, "generation": generation, "table": str(name)})
-    else:
-        sys.stdout.write(message + "\n")
+        print_json(
+            {
+                "message": message,
+                "files_cleared": cleared.files,
+                "generation": cleared.generation,
+                "table": str(name),
+                "warnings": cleared.warnings,
+            }
+        )
+        return
+    sys.stdout.write(message + "\n")
+    for warning in cleared.warnings:
+        sys.stderr.write(f"Note: {warning}\n")

@@ -40,7 +40,6 @@ def up(
     verbose: VerboseOption = False,
 ) -> None:
     """Run the service on this machine: API, Prefect server and worker, until it is stopped."""
-    _see_to_streams()
     from app.config import read_settings
     from app.supervision.home import take_home
 
@@ -50,16 +49,6 @@ def up(
     lock = take_home(settings.home)
     plan = _plan(settings, host, (port, prefect_port), free_ports=free_ports, verbose=verbose)
     _become_head(plan, settings, lock, output)
-
-
-def _see_to_streams() -> None:
-    """Have the standard streams lead nowhere where they are closed: a lock in the place of one would be written to."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            # The lowest that is free is this one.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _become_head(plan: TreePlan, settings: Settings, lock: int, output: Output) -> NoReturn:

@@ -390,7 +390,10 @@ class LedgerUnreadableError(FatalError):
     """The ledger's database cannot be read; nothing was started, so that nothing is loaded twice."""
 
     code = "ledger_unreadable"
-    remedy = "Check DATABASE_URL, the file's permissions and the space on its disk, or restore it from a backup."
+    remedy = (
+        "Check DATABASE_URL, the file's permissions and the space on its disk, or stop what uses it, remove it with "
+        "`-wal` and `-shm` beside it, and restore it from a backup."
+    )
 
 
 class LedgerVersionError(FatalError):

@@ -6,7 +6,7 @@ LedgerUnreachableError when its server is gone, and LedgerUnreadableError when i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -125,13 +125,18 @@ class Tables(Protocol):
         """Every batch of the table, of every generation and ingestion."""
         ...
 
-    def clear(self, table: TableRecord) -> tuple[int, int]:
+    def clear(self, table: TableRecord, *, fenced: Mapping[str, int] | None = None) -> tuple[int, int]:
         """Begin a new generation, forgetting which table it was; returns (files that were loaded, new generation).
 
         Whoever held a lease on one of its ingestions before has lost it for good.
 
+        Args:
+            table: Which one.
+            fenced: Ingestion id → the epoch under which the table was fenced, for every ingestion with an open batch;
+                None: nobody can commit such a batch any more.
+
         Raises:
-            RunInProgressError: A run is at work on the table.
+            RunInProgressError: A run is at work on the table, or was since the table was fenced.
         """
         ...
 

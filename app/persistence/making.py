@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
 # What SQLite keeps beside a database.
-_COMPANIONS = ("", "-journal", "-wal", "-shm")
+_COMPANIONS = ("-journal", "-wal", "-shm")
 
 
 @contextmanager
@@ -31,6 +31,8 @@ def make_file(path: Path, migrate: Callable[[Engine], None]) -> None:
     """Make the file where there is none, with what `migrate` puts into it.
 
     It has its name only when it is whole and on the disk: a process that dies meanwhile, and a full disk, leave none.
+    What a file of that name that is gone left beside it (its log, above all) is removed, for SQLite would take it for
+    the new one's.
 
     Raises:
         OSError, sqlite3.Error, sqlalchemy.exc.DBAPIError: It cannot be made; nothing is left of it.
@@ -43,6 +45,9 @@ def make_file(path: Path, migrate: Callable[[Engine], None]) -> None:
         _remove(part)
         try:
             _fill(part, migrate)
+            # Under the lock, and while nobody can open the database: these are of one that is gone. Whoever still has
+            # that one open goes on with files that have no name any more.
+            _remove_companions(path)
             part.rename(path)
             _sync_folder(path.parent)
         except BaseException:
@@ -69,8 +74,13 @@ def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _remove(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _remove_companions(part)
+
+
+def _remove_companions(path: Path) -> None:
     for suffix in _COMPANIONS:
-        part.with_name(part.name + suffix).unlink(missing_ok=True)
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

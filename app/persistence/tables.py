@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, ScalarSelect, Select, func, select, update
@@ -106,11 +107,13 @@ class SqlTables(SqlStore):
                 for row in rows
             ]
 
-    def clear(self, table: TableRecord) -> tuple[int, int]:
+    def clear(self, table: TableRecord, *, fenced: Mapping[str, int] | None = None) -> tuple[int, int]:
         """Begin a new generation and forget which table it was."""
         with self._write() as connection:
             self._lock_table(connection, table.id)
             self._refuse_while_at_work(connection, table)
+            if fenced is not None:
+                _refuse_unfenced(connection, table, fenced)
             generation = connection.execute(select(tables.c.generation).where(tables.c.id == table.id)).scalar_one()
             loaded = connection.execute(
                 select(func.count())
@@ -154,6 +157,18 @@ class SqlTables(SqlStore):
             at_work = holder(row, now_s)
             if at_work is not None:
                 raise RunInProgressError(f"Run {at_work.run_id} is at work on {table.name}.", run_id=at_work.run_id)
+
+
+def _refuse_unfenced(connection: Connection, table: TableRecord, fenced: Mapping[str, int]) -> None:
+    """A run that came after the fence and fell asleep could still commit."""
+    rows = connection.execute(
+        select(batches.c.ingestion_id, leases.c.epoch)
+        .outerjoin(leases, leases.c.ingestion_id == batches.c.ingestion_id)
+        .where(batches.c.table_id == table.id, batches.c.state == "open")
+        .distinct()
+    )
+    if any(fenced.get(row.ingestion_id) != row.epoch for row in rows):
+        raise RunInProgressError(f"A run began to load into {table.name} meanwhile.", remedy="Try again.")
 
 
 def _find(connection: Connection, name: str) -> TableRecord | None:

@@ -76,8 +76,21 @@ class CheckReport:
 
     @property
     def equal(self) -> bool:
-        """Whether listing, ledger and table agree on every file."""
-        return not any(tally.count for tally in self.differences.values())
+        """Whether listing, ledger and table agree on every file, and there was something to agree on."""
+        return not self.proves_nothing and not any(tally.count for tally in self.differences.values())
+
+    @property
+    def proves_nothing(self) -> bool:
+        """Whether the source showed no file although files were loaded: what is not listed cannot be missed."""
+        return self.files_listed == 0 and self.files_in_ledger > 0
+
+    def warnings(self) -> list[str]:
+        """What keeps the report from being a proof, for people."""
+        if not self.proves_nothing:
+            return []
+        known = f"the ledger knows loaded files ({self.files_in_ledger})"
+        advice = "Check the path and the pattern; if all files were taken away on purpose, check without a source."
+        return [f"Nothing was listed in {self.source}, so that nothing is proven: {known}. {advice}"]
 
 
 def check(ports: CheckPorts, request: CheckRequest) -> CheckReport:

@@ -47,6 +47,7 @@ from app.domain.patterns import has_magic
 from app.domain.runs import RunStatus, TableRecord
 from app.domain.service import IngestionQuery, NewIngestion, NewRun, RetryPolicy, ServiceStore
 from app.domain.webhooks import Webhook, webhooks_of
+from app.services.clearing import Fenced
 from app.services.execution import LOCAL_CLUSTER, absolute_path
 from app.services.ingestion_documents import (
     Checked,
@@ -84,7 +85,7 @@ class Runner(Protocol):
 
 
 class TableDropper(Protocol):
-    """Drops tables from their catalogs."""
+    """Drops tables from their catalogs, and fences those whose ledger is to begin anew."""
 
     def drop(self, table: str) -> bool:
         """Drop the table of that full name from its catalog; False where there is none. Its files stay.
@@ -92,6 +93,10 @@ class TableDropper(Protocol):
         Raises:
             CatalogUnreachableError, CatalogAuthError, CatalogNotConfiguredError, CatalogRefusedError.
         """
+        ...
+
+    def fence(self, table: str) -> Fenced:
+        """Shut out the runs that sleep with a batch for that table in hand. Raises as `clearing.fence_table`."""
         ...
 
 
@@ -342,10 +347,16 @@ class IngestionService:
         """Begin a new generation; a run that is over by its row may be about to give its lease back."""
         for _ in range(CLEAR_TRIES):
             try:
-                return self._store.clear(record)
+                return self._clear_fenced(record)
             except RunInProgressError:
                 time.sleep(CLEAR_PAUSE_S)
-        return self._store.clear(record)
+        return self._clear_fenced(record)
+
+    def _clear_fenced(self, record: TableRecord) -> tuple[int, int]:
+        fenced = self._dropper.fence(record.name)
+        for batch in fenced.committed:
+            log.warning("cleared_batch_in_table", table=record.name, batch_id=batch.batch_id)
+        return self._store.clear(record, fenced=fenced.epochs)
 
     # --- pause, resume --------------------------------------------------------------------------------------------
 
@@ -539,6 +550,7 @@ class IngestionService:
             ConfirmationNeededError: `confirm` is not true.
             RunAtWorkError: A run is queued or at work.
             SharedTableError: Another ingestion writes the table too.
+            AutoloaderError: A run may sleep, and the table's catalog does not answer; nothing was forgotten.
         """
         present = await self.get_ingestion(ingestion_id, current_user)
         if not confirm:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -108,12 +108,44 @@ def highest_epoch(storage: TableStorage, head: TableHead | None, ingestion_id: s
     """The highest epoch of the ingestion that the table or, where the ledger is behind, any manifest has seen."""
     if head is None:
         return 0
-    text = head.properties.get(epoch_property(ingestion_id), "")
-    epochs = [int(text) if text.isdecimal() else 0]
+    epochs = [epoch_in(head, ingestion_id)]
     if behind:
         named = (manifest_batch(f.name, {ingestion_id}) for f in storage.manifest_folder(head.name))
         epochs += [batch.epoch for batch in named if batch]
     return max(epochs)
+
+
+def epoch_in(head: TableHead | None, ingestion_id: str) -> int:
+    """The highest epoch of the ingestion that has fenced the table, or committed to it; 0 where none has."""
+    text = head.properties.get(epoch_property(ingestion_id), "") if head else ""
+    return int(text) if text.isdecimal() else 0
+
+
+@contextmanager
+def leased(
+    ledger: Ledger,
+    ingestion_id: str,
+    table: TableName,
+    *,
+    owner: Owner,
+    lease_s: float,
+    above_epoch: int,
+    failpoints: Failpoints,
+) -> Iterator[Hold]:
+    """Hold the lease of an ingestion for a while, under an epoch above that one and all before it.
+
+    Raises:
+        RunInProgressError: A run is at work on the table.
+    """
+    got = ledger.acquire(ingestion_id, uuid.uuid4().hex, owner, lease_s, above_epoch=above_epoch)
+    if not isinstance(got, Lease):
+        raise RunInProgressError(f"Run {got.run_id} is at work on {table}.", run_id=got.run_id)
+    heartbeat = Heartbeat(ledger, got, lease_s, failpoints=failpoints)
+    try:
+        with heartbeat.beating():
+            yield Hold(got, heartbeat.assert_alive)
+    finally:
+        ledger.release(got)
 
 
 class Rebuilder:
@@ -177,32 +209,33 @@ class Rebuilder:
             As `run`.
         """
         report = RebuildReport(str(self._table))
+        # Before anything is written to the table: one that is refused is left as it is.
+        for ingestion_id in ingestions:
+            self._look_for_rollback(ingestion_id)
         for ingestion_id in ingestions:
             holding = nullcontext(held[ingestion_id]) if ingestion_id in held else self._leased(ingestion_id)
             with holding as hold, self._ports.failpoints.step("ledger_rebuilt"):
                 self._rebuild_one(hold, report)
         return report
 
-    @contextmanager
-    def _leased(self, ingestion_id: str) -> Iterator[Hold]:
-        ledger, head = self._ports.ledger, self._ports.catalog.head(self._table)
-        above = highest_epoch(self._ports.storage, head, ingestion_id, behind=True)
-        got = ledger.acquire(ingestion_id, uuid.uuid4().hex, self._ports.owner, self._lease_s, above_epoch=above)
-        if not isinstance(got, Lease):
-            raise RunInProgressError(f"Run {got.run_id} is at work on {self._table}.", run_id=got.run_id)
-        heartbeat = Heartbeat(ledger, got, self._lease_s, failpoints=self._ports.failpoints)
-        try:
-            with heartbeat.beating():
-                yield Hold(got, heartbeat.assert_alive)
-        finally:
-            ledger.release(got)
+    def _leased(self, ingestion_id: str) -> AbstractContextManager[Hold]:
+        ports = self._ports
+        return leased(
+            ports.ledger,
+            ingestion_id,
+            self._table,
+            owner=ports.owner,
+            lease_s=self._lease_s,
+            above_epoch=highest_epoch(ports.storage, ports.catalog.head(self._table), ingestion_id, behind=True),
+            failpoints=ports.failpoints,
+        )
 
     def _rebuild_one(self, hold: Hold, report: RebuildReport) -> None:
         ledger, lease = self._ports.ledger, hold.lease
         record = ledger.ensure_table(str(self._table))
         self._fence_if_behind(record, hold)
         references = self._ports.storage.references(self._table, ())
-        told = self._told(references, lease.ingestion_id)
+        told = self._told(references, lease.ingestion_id, record.generation)
         mine = told.manifests[lease.ingestion_id]
         generation = max([record.generation, *(m.generation for tries in mine.values() for m in tries)])
         batches, replaced = told.batches(record.generation, report.doubts)
@@ -247,18 +280,35 @@ class Rebuilder:
                 found[manifest.batch.ingestion_id].setdefault(manifest.batch.number, []).append(manifest)
         return found
 
-    def _told(self, references: References, ingestion_id: str) -> _Told:
+    def _look_for_rollback(self, ingestion_id: str) -> None:
+        """Refuse a table that was rolled back behind a batch of the newest generation.
+
+        Which generation that is the ledger learns even then, so that whoever clears it begins one above.
+        """
+        references = self._ports.storage.references(self._table, ())
+        if not _lost(references, ingestion_id):
+            return
+        manifests = self._manifests({ingestion_id})[ingestion_id]
+        record = self._ports.ledger.ensure_table(str(self._table))
+        newest = max([record.generation, *(m.generation for tries in manifests.values() for m in tries)])
+        self._ports.ledger.restore_generation(record, newest)
+        self._refuse_rollback(references, ingestion_id, manifests, newest)
+
+    def _refuse_rollback(self, references: References, ingestion_id: str, manifests: Tries, generation: int) -> None:
+        for lost in _lost(references, ingestion_id):
+            if _generation_of(lost.batch.number, manifests, generation) >= generation:
+                raise TableRolledBackError(
+                    f"The table {self._table} was rolled back: its history does not hold snapshot {lost.snapshot_id}, "
+                    f"which batch {lost.batch.batch_id} made."
+                )
+
+    def _told(self, references: References, ingestion_id: str, generation: int) -> _Told:
         """What metadata, manifests and rows say of the batches of that ingestion, and of the others of the table."""
         head = references.head
-        told = [c for c in references.commits if c.batch.ingestion_id == ingestion_id]
-        lost = next((c for c in told if not c.in_history), None)
-        if lost is not None and not head.history_cut:
-            raise TableRolledBackError(
-                f"The table {self._table} was rolled back: its history does not hold snapshot {lost.snapshot_id}, "
-                f"which batch {lost.batch.batch_id} made."
-            )
         last = last_batches(head.properties)
         manifests = self._manifests({ingestion_id, *last})
+        # Again: it may have been rolled back since, or been committed to before the fence.
+        self._refuse_rollback(references, ingestion_id, manifests[ingestion_id], generation)
         contents = self._ports.reader.contents(self._table)
         evidences = {
             one: Evidence(
@@ -283,8 +333,10 @@ class Rebuilder:
         return _Told(ingestion_id, evidences, manifests, stored)
 
 
-# Ingestion id → number → the manifests of the batch's tries.
-Manifests: TypeAlias = dict[str, dict[int, list[BatchManifest]]]
+# Number → the manifests of the batch's tries.
+Tries: TypeAlias = dict[int, list[BatchManifest]]
+# By ingestion id.
+Manifests: TypeAlias = dict[str, Tries]
 
 
 @dataclass(frozen=True)
@@ -311,6 +363,19 @@ class _Told:
                 replaced += batch.replaced if batch.committed else ()
                 mine += [batch] if is_mine else []
         return mine, replaced
+
+
+def _lost(references: References, ingestion_id: str) -> list[BatchCommit]:
+    """Commits of the ingestion that the table's history should hold, and does not."""
+    if references.head.history_cut:
+        return []
+    return [c for c in references.commits if c.batch.ingestion_id == ingestion_id and not c.in_history]
+
+
+def _generation_of(number: int, manifests: Tries, generation: int) -> int:
+    """The generation that the batch was loaded in; without a manifest that of the one before, else `generation`."""
+    earlier = [n for n in manifests if n <= number]
+    return max(m.generation for m in manifests[max(earlier)]) if earlier else generation
 
 
 def _is_commit(commit: BatchCommit, ingestion_id: str) -> bool:

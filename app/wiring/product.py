@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from app.domain.redaction import Redactor
     from app.domain.watching import Beat, Lookout
     from app.services.checking import CheckReport, CheckRequest
+    from app.services.clearing import Cleared, Fenced, FencePorts
     from app.services.costs import CostEstimate
     from app.services.preflight import LoadRequest, Prepared
     from app.services.preview import Plan
@@ -223,18 +224,43 @@ class Product:
                 raise self._unknown(table)
             return ledger.list_files(record, failed=failed, limit=limit, after=after)
 
-    def clear(self, table: TableName) -> tuple[int, int]:
-        """Begin a new generation of a table's ledger; returns (files forgotten, new generation).
+    def clear(self, table: TableName) -> Cleared:
+        """Begin a new generation of a table's ledger, the table fenced against runs that sleep.
 
         Raises:
             TableNotFoundError: No ledger knows the table.
             RunInProgressError: A run is at work on it.
+            AutoloaderError: Its catalog does not answer, and a batch is open; nothing was forgotten.
         """
+        from app.services.clearing import clear
+
         with self._existing_ledger() as ledger:
             record = ledger.table(str(table)) if ledger else None
             if ledger is None or record is None:
                 raise self._unknown(table)
-            return ledger.clear(record)
+            return clear(self._fence_ports(ledger, table), record, table)
+
+    def fence(self, table: TableName) -> Fenced:
+        """Shut out the runs that sleep with a batch for the table in hand. Raises as `clear`."""
+        from app.services.clearing import fence_table
+
+        with self._existing_ledger() as ledger:
+            record = ledger.table(str(table)) if ledger else None
+            if ledger is None or record is None:
+                raise self._unknown(table)
+            return fence_table(self._fence_ports(ledger, table), record, table)
+
+    def _fence_ports(self, ledger: Ledger, table: TableName) -> FencePorts:
+        from app.persistence.leases import this_process
+        from app.services.clearing import FencePorts
+
+        return FencePorts(
+            ledger,
+            lambda: self.catalog(table.catalog),
+            this_process(),
+            self._settings.autoloader_lease_s,
+            self._failpoints,
+        )
 
     def check(self, request: CheckRequest) -> CheckReport:
         """Hold a table against its ledger, and against a source.

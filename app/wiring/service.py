@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from app.domain.redaction import Redactor
     from app.domain.service import RetryPolicy
     from app.persistence.service import SqlServiceStore
+    from app.services.clearing import Fenced
     from app.services.direct_runs import DirectRunner
     from app.services.event_feed import EventFeed
     from app.services.ingestion_service import IngestionService
@@ -148,7 +149,7 @@ class Service:
 
 
 class _Dropper:
-    """Drops tables, whatever catalog they are in."""
+    """Drops and fences tables, whatever catalog they are in."""
 
     def __init__(self, product: Product) -> None:
         self._product = product
@@ -157,6 +158,10 @@ class _Dropper:
         """Drop it; False where there is none."""
         name = self._product.table_name(table)
         return self._product.catalog(name.catalog).drop(name)
+
+    def fence(self, table: str) -> Fenced:
+        """Shut out the runs that sleep with a batch for it in hand."""
+        return self._product.fence(self._product.table_name(table))
 
 
 def build_service(

@@ -83,6 +83,22 @@ def test_when_it_has_just_won(new_scene: NewScene, kind: str, state: State) -> N
     scene.assert_exact()
 
 
+@pytest.mark.parametrize("kind", ["local", "rest", "local-postgres"])
+def test_when_its_ledger_was_cleared(new_scene: NewScene, kind: str) -> None:
+    """Whoever clears shuts it out first: what was forgotten comes in with the next load, and once."""
+    scene = new_scene(kind)
+    later(scene)
+    with scene.catalog() as catalog:
+        catalog.load(scene.table).delete("true")
+    zombie = scene.paused("commit_request:before:pause")
+    scene.let_leases_run_out()
+    scene.clear()
+    assert wake(zombie) in ("lease_lost", "fenced")
+    assert scene.load().json["files"]["loaded"] == 6
+    # Of batches that were forgotten the manifests stay, wherever they are.
+    scene.assert_exact(is_swept=False)
+
+
 @pytest.mark.parametrize(
     ("state", "place"),
     [

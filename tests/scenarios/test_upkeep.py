@@ -69,6 +69,13 @@ def test_a_check_finds_what_others_did_to_the_table(world: World, home: Home) ->
     assert report["files"] == {"listed": 2, "ledger": 2, "table": 2}
     assert report["rows"] == {"ledger": 2000, "table": 2000, "of_no_file": 0}
 
+    # A pattern that nothing matches proves nothing.
+    mistyped = ("ledger", "check", world.table, world.source, "--file-pattern", "*.jsno")
+    report = home.json(*mistyped, "--format", "json", status=1)
+    assert (report["equal"], report["files"]["listed"], counts(report), len(report["warnings"])) == (False, 0, {}, 1)
+    text = home.run(*mistyped)
+    assert (text.status, "NOT proven" in text.stdout, "Nothing was listed" in text.stderr) == (1, True, True)
+
     by_hand(world, lambda table: table.delete("id = 5"))
     report = home.json("ledger", "check", world.table, world.source, status=1)
     assert counts(report) == {"rows_differ": 1}

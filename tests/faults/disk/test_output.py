@@ -1,4 +1,4 @@
-"""A command's own output goes to a disk that is full."""
+"""A command's own output goes to a disk that is full, or nowhere."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tests.support.command import ROOT, TIMEOUT_S
 from tests.support.worksite import Worksite
 
 FULL = "/dev/full"
+# To a shell, a stream that is not there.
+CLOSED = "&-"
 
 
 def run(site: Worksite, *arguments: str, stdout: str = "", stderr: str = "") -> subprocess.CompletedProcess[str]:
@@ -52,3 +54,30 @@ def test_a_load_goes_on_where_nobody_can_be_told(site: Worksite) -> None:
 def test_neither_stream_takes_anything(site: Worksite) -> None:
     done = run(site, "table", site.table, stdout=FULL, stderr=FULL)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+@pytest.mark.parametrize("more", [("--output", "json"), ()])
+def test_an_answer_to_a_closed_stream_is_an_error(site: Worksite, more: tuple[str, ...]) -> None:
+    """Nothing that the command opens takes its place either, such as the ledger."""
+    site.land(1)
+    done = run(site, "load", str(site.landing), "--to", site.table, *more, stdout=CLOSED)
+    assert done.returncode == 1
+    assert "Error (output_failed)" in done.stderr
+    assert "it is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+    site.assert_exact()
+
+
+def test_a_load_is_silent_where_there_is_nobody_to_tell(site: Worksite) -> None:
+    site.land(1)
+    done = run(site, "load", str(site.landing), "--to", site.table, "--verbose", stderr=CLOSED)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Loaded 1 file")
+    site.assert_exact()
+
+
+def test_both_streams_are_closed(site: Worksite) -> None:
+    site.land(1)
+    done = run(site, "load", str(site.landing), "--to", site.table, stdout=CLOSED, stderr=CLOSED)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+    site.assert_exact()

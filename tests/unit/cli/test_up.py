@@ -50,8 +50,8 @@ def test_the_password_of_a_prefect_is_parted_from_its_address(tmp_path: Path) ->
 
 CLOSED = """
 import os, sys
-from app.cli.up import _see_to_streams
-_see_to_streams()
+from app.cli.streams import fill_closed
+fill_closed()
 looks = '''
 import os
 found = [os.readlink(f"/proc/self/fd/{n}") for n in (0, 2)]

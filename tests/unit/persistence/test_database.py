@@ -223,6 +223,26 @@ def test_a_file_that_is_gone_under_a_run_does_not_come_back_empty(sqlite_url: st
     assert not ledger_exists(sqlite_url)
 
 
+def test_the_log_of_a_file_that_was_removed_is_not_played_into_a_new_one(sqlite_url: str, tmp_path: Path) -> None:
+    """Whoever still has the old one open goes on with it, and takes nothing of the new one along when it ends."""
+    old = open_desk(sqlite_url)
+    old.claim(old.take(), file("a"))
+    log = (tmp_path / "ledger.db-wal").stat()
+    assert log.st_size
+    (tmp_path / "ledger.db").unlink()
+    new = open_desk(sqlite_url)
+    assert (tmp_path / "ledger.db-wal").stat().st_ino != log.st_ino
+    assert (old.ledger.count_open_batches(old.record()), new.ledger.count_open_batches(new.record())) == (1, 0)
+    new.claim(new.take(), file("b"))
+    old.ledger.dispose()
+    again = open_desk(sqlite_url)
+    assert again.ledger.count_open_batches(again.record()) == 1
+    with again.ledger._read() as connection:
+        assert connection.exec_driver_sql("pragma integrity_check").scalar() == "ok"
+    new.ledger.dispose()
+    again.ledger.dispose()
+
+
 def test_a_page_that_broke_below_the_first_is_an_error(sqlite_url: str, tmp_path: Path) -> None:
     desk = open_desk(sqlite_url)
     desk.ledger.mark(desk.table, "r", [(file(f"{n:04}"), FileState.SKIPPED) for n in range(500)])

@@ -70,6 +70,29 @@ def test_a_table_that_equals_its_files(loaded: Desk) -> None:
     assert not report.disturbed
 
 
+def test_a_file_that_is_gone_from_the_source_is_no_difference(loaded: Desk) -> None:
+    del loaded.source.files["s3://memory/a.json"]
+    report = checked(loaded)
+    assert (report.equal, report.warnings()) == (True, [])
+
+
+def test_where_nothing_is_listed_nothing_is_proven(loaded: Desk) -> None:
+    loaded.source.files.clear()
+    report = checked(loaded)
+    assert (report.equal, report.proves_nothing, report.files_listed, told(report)) == (False, True, 0, {})
+    (warning,) = report.warnings()
+    assert "nothing is proven" in warning
+    assert checked(loaded, source=None).equal
+
+
+def test_where_nothing_is_listed_and_nothing_was_loaded_all_is_equal(desk: Desk) -> None:
+    desk.put("empty.json")
+    desk.load()
+    desk.source.files.clear()
+    report = checked(desk)
+    assert (report.equal, report.warnings()) == (True, [])
+
+
 def test_a_file_that_was_not_loaded_yet(loaded: Desk) -> None:
     loaded.put("c.json", {"id": 4})
     assert told(checked(loaded)) == {"not_loaded": ["c.json"]}

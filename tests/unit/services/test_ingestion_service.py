@@ -32,6 +32,7 @@ from app.domain.service import IngestionQuery, NewRun, RetryPolicy, RunStop
 from app.persistence.keys import Keyring
 from app.persistence.leases import this_process
 from app.persistence.service import SqlServiceStore, open_service_store
+from app.services.clearing import Fenced
 from app.services.ingestion_service import LATER, NOT_SCHEDULED, IngestionService, ServiceSettings
 from tests.fakes.scheduler import MemoryScheduler
 from tests.unit.services.desk import DEAD
@@ -78,6 +79,7 @@ class MemoryRunner:
 @dataclass
 class MemoryDropper:
     dropped: list[str] = field(default_factory=list)
+    fenced: list[str] = field(default_factory=list)
 
     is_away: bool = False
 
@@ -86,6 +88,12 @@ class MemoryDropper:
             raise CatalogUnreachableError
         self.dropped.append(table)
         return True
+
+    def fence(self, table: str) -> Fenced:
+        if self.is_away:
+            raise CatalogUnreachableError
+        self.fenced.append(table)
+        return Fenced({})
 
 
 class Scene:
@@ -620,7 +628,17 @@ def test_the_ledger_is_cleared_only_when_that_is_meant_and_safe(scene: Scene) ->
     with pytest.raises(SharedTableError):
         clear(confirm=True)
     scene.delete(other)
+    scene.dropper.is_away = True
+    with pytest.raises(CatalogUnreachableError):
+        clear(confirm=True)
+    record = scene.store.table("local.shop.orders")
+    assert record is not None
+    generation = record.generation
+    scene.dropper.is_away = False
+    scene.dropper.fenced.clear()
     assert clear(confirm=True) == 0
+    assert scene.dropper.fenced == ["local.shop.orders"]
+    assert scene.store.ensure_table("local.shop.orders").generation == generation + 1
 
 
 def test_loads_of_the_command_line_are_looked_at_and_left_alone(scene: Scene) -> None:

@@ -449,13 +449,61 @@ def test_a_table_that_is_not_there_or_another(desk: Desk, loaded: Desk) -> None:
         rebuild(loaded)
 
 
-def test_a_table_that_was_rolled_back(loaded: Desk) -> None:
-    class RolledBack(FakeCatalog):
-        def references(self, table: TableName, names: Collection[str]) -> References:
-            found = super().references(table, names)
-            return replace(found, commits=tuple(replace(c, in_history=False) for c in found.commits))
+class RolledBack(FakeCatalog):
+    """Of a table whose history lost what these batches committed; nothing else did."""
 
+    numbers: Collection[int] = (2, 3)
+
+    def references(self, table: TableName, names: Collection[str]) -> References:
+        found = super().references(table, names)
+        commits = (replace(c, in_history=c.batch.number not in self.numbers) for c in found.commits)
+        return replace(found, commits=tuple(commits))
+
+
+def clear(desk: Desk) -> None:
+    ledger = open_ledger(desk.url)
+    ledger.clear(ledger.ensure_table(str(TABLE)))
+    ledger.dispose()
+
+
+def empty(desk: Desk) -> None:
+    desk.store.change(TABLE, lambda t: replace(t, data_files=()))
+
+
+def test_a_table_that_was_rolled_back_is_left_as_it_is(loaded: Desk) -> None:
+    before = table_of(loaded)
+    loaded.storage = RolledBack(loaded.store)
     lose(loaded)
+    for _ in range(2):
+        with pytest.raises(TableRolledBackError, match=r"which batch \w+-0000000[23] made"):
+            rebuild(loaded, catalog=loaded.storage)
+        assert isinstance(error_of(loaded.load()), TableRolledBackError)
+    assert table_of(loaded) is before
+
+
+@pytest.mark.parametrize("generations", [1, 3])
+def test_after_a_rollback_the_ledger_can_be_begun_anew(loaded: Desk, generations: int) -> None:
+    """However many generations the ledger that is lost had seen."""
+    for _ in range(1, generations):
+        empty(loaded)
+        clear(loaded)
+        loaded.load()
+    loaded.storage = RolledBack(loaded.store)
+    loaded.storage.numbers = range(2, 100)
+    lose(loaded)
+    assert isinstance(error_of(loaded.load()), TableRolledBackError)
+    empty(loaded)
+    clear(loaded)
+    report = loaded.load()
+    assert (report.status, report.files_loaded) == (RunStatus.PARTIAL, 3), report.stopped_by
+    assert loaded.ids() == [1, 2, 3, 4]
+    assert loaded.query("select generation from tables") == generations + 1
+
+
+def test_a_rollback_behind_a_batch_without_manifest_is_one_of_the_newest_generation(loaded: Desk) -> None:
+    drop_manifests(loaded)
+    lose(loaded)
+    clear(loaded)
     with pytest.raises(TableRolledBackError):
         rebuild(loaded, catalog=RolledBack(loaded.store))
 

@@ -16,6 +16,7 @@ from app.domain.ingestions import Deployment, IngestionStatus, Method, Trigger, 
 from app.domain.service import NewIngestion, NewRun, RetryPolicy
 from app.persistence.keys import Keyring
 from app.persistence.service import SqlServiceStore, open_service_store
+from app.services.clearing import Fenced
 from app.services.direct_runs import ChildProcesses, DirectRunner, DirectSettings
 from app.services.ingestion_service import IngestionService, ServiceSettings
 from app.services.prefect_plans import PrefectSettings
@@ -95,6 +96,9 @@ class NothingToDrop:
     """No table is dropped here."""
 
     def drop(self, table: str) -> bool:
+        raise AssertionError(table)
+
+    def fence(self, table: str) -> Fenced:
         raise AssertionError(table)
 
 
