@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from app.domain.errors import Category, FileError
-from app.domain.evolution import plan_changes
+from app.domain.evolution import AddColumn, Change, plan_changes
+from app.domain.nesting import check_nesting
 from app.domain.types import Struct
 
 MAX_SHOWN = 5
@@ -30,3 +31,17 @@ def drift_failure(columns: Struct, observed: Struct, *, report_drift: bool) -> F
         return None
     wanted = "; ".join(map(str, changes[:MAX_SHOWN])) + ("; …" if len(changes) > MAX_SHOWN else "")
     return FileError(Category.SCHEMA_MISMATCH, f"The file needs what the table does not have: {wanted}.")
+
+
+def check_changes(changes: tuple[Change, ...], observed: Struct) -> None:
+    """Do nothing where a table can have what `changes` add to it.
+
+    Args:
+        changes: What the table needs for the file.
+        observed: What the file holds.
+
+    Raises:
+        FileError: `limit_exceeded`: a column would be nested too deep.
+    """
+    grown = {change.path[0].lower() for change in changes if isinstance(change, AddColumn)}
+    check_nesting(Struct(tuple(f for f in observed.fields if f.name.lower() in grown)))

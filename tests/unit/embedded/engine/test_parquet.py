@@ -251,6 +251,35 @@ def test_news_are_only_what_is_new() -> None:
     )
 
 
+def nested(levels: int) -> pa.Array:
+    """A number within so many structs."""
+    array = pa.array([1])
+    for _ in range(levels):
+        array = pa.StructArray.from_arrays([array], ["x"])
+    return array
+
+
+def test_a_column_too_deep_for_a_table_fails_its_file() -> None:
+    with pytest.raises(DriftError):
+        source(parquet_bytes(pa.table({"a": nested(50)}))).check_drift(Struct())
+    deep = parquet_bytes(pa.table({"id": [1], "A": nested(51)}))
+    with pytest.raises(FileError, match=r'Column "A" is nested 51 levels deep') as failure:
+        source(deep).check_drift(Struct((Field("a", Struct((Field("y", LONG),))),)))
+    assert failure.value.category is Category.LIMIT_EXCEEDED
+
+
+def test_a_deep_column_that_the_table_has_as_text_or_already_is_read() -> None:
+    deep = parquet_bytes(pa.table({"a": nested(60)}))
+    assert read(deep, Struct((Field("a", STRING),)))["a"][0].as_py().count('"x"') == 60
+    source(deep).check_drift(source(deep).schema)
+
+
+def test_what_no_walk_can_follow_is_refused_at_once() -> None:
+    with pytest.raises(FileError, match="nested deeper than 100 levels") as failure:
+        source(parquet_bytes(pa.table({"a": nested(101)}), store_schema=False))
+    assert failure.value.category is Category.LIMIT_EXCEEDED
+
+
 def test_names_match_without_case_and_missing_columns_are_null_at_any_depth() -> None:
     kind = Struct((Field("X", LONG, id=2), Field("gone", STRING, id=3)))
     schema = Struct((Field("missing", DATE, id=4), Field("A", ListOf(kind, element_id=5), id=1)))
