@@ -154,11 +154,11 @@ class ParquetSource:
         """Do nothing when every column fits `schema` by its name and needs no wider type.
 
         Raises:
-            FileError: `limit_exceeded`: it would have to be nested deeper than a table can be.
+            FileError: No change makes room for a column: it would be nested too deep, or its name is taken.
             DriftError: `schema` has to change first.
         """
         changes = plan_changes(schema, self.schema)
-        check_changes(changes, self.schema)
+        check_changes(schema, changes, self.schema)
         if changes:
             raise DriftError("; ".join(map(str, changes)))
 
