@@ -169,6 +169,46 @@ def _apply_type(kind: DataType, path: Path, change: Change) -> DataType:
     return kind
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A field that a table does not have and cannot get; `in_key` says that it belongs to the keys of a map."""
+
+    path: Path
+    in_key: bool
+
+
+def left_out(table: Struct, observed: Struct) -> Iterator[LeftOut]:
+    """Yield what of `observed` has no place in `table`, which has all changes that it can get: it would be lost.
+
+    Where only nulls were seen, nothing would be. What the table keeps as text has its place there.
+    """
+    known = without_unknown(observed)
+    if isinstance(known, Struct):
+        yield from _fields_left_out(table, known, (), in_key=False)
+
+
+def _fields_left_out(table: Struct, observed: Struct, path: Path, *, in_key: bool) -> Iterator[LeftOut]:
+    # As Struct.find has it, but once for all: a table may be wide.
+    exact = {field.name: field for field in table.fields}
+    folded = {field.name.lower(): field for field in reversed(table.fields)}
+    for field in observed.fields:
+        known = exact.get(field.name) or folded.get(field.name.lower())
+        if known is None:
+            yield LeftOut((*path, field.name), in_key)
+        else:
+            yield from _left_out(known.type, field.type, (*path, known.name), in_key=in_key)
+
+
+def _left_out(table: DataType, observed: DataType, path: Path, *, in_key: bool) -> Iterator[LeftOut]:
+    if isinstance(table, Struct) and isinstance(observed, Struct):
+        yield from _fields_left_out(table, observed, path, in_key=in_key)
+    elif isinstance(table, ListOf) and isinstance(observed, ListOf):
+        yield from _left_out(table.element, observed.element, (*path, "element"), in_key=in_key)
+    elif isinstance(table, MapOf) and isinstance(observed, MapOf):
+        yield from _left_out(table.key, observed.key, (*path, "key"), in_key=True)
+        yield from _left_out(table.value, observed.value, (*path, "value"), in_key=in_key)
+
+
 def extends(newer: Struct, older: Struct) -> bool:
     """Whether data files written under `older` can be read under `newer`: same ids and names, same or promoted types.
 

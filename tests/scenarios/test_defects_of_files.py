@@ -44,6 +44,31 @@ def test_a_dotted_name_beside_a_struct_fails_its_file_alone(place: World, clash:
     assert place.home.query(TABLE, f"select count(*) n, sum(x) x from {TABLE}") == [{"n": 1, "x": 1}]
 
 
+def nested(kind: str, levels: int) -> bytes:
+    """A record whose column `x` is so many levels deep."""
+    if kind == "lists":
+        return ('{"x":' + "[" * levels + "1" + "]" * levels + "}\n").encode()
+    return ('{"x":' * (levels + 1) + "1" + "}" * (levels + 1) + "\n").encode()
+
+
+@pytest.mark.parametrize("kind", ["objects", "lists"])
+def test_a_column_deeper_than_a_table_takes_fails_its_file_alone(place: World, kind: str) -> None:
+    place.land({"a.json": b'{"id": 1}\n', "b.json": nested(kind, 51)})
+    assert partial(place)["category"] == "limit_exceeded"
+    place.land({"c.json": nested(kind, 99), "d.json": b'{"id": 2}\n'})
+    assert "99 levels" in partial(place)["message"]
+    assert place.home.query(TABLE, f"select sum(id) n from {TABLE}") == [{"n": 3}]
+
+
+@pytest.mark.parametrize("kind", ["objects", "lists"])
+def test_a_column_as_deep_as_a_table_takes_is_written_and_read(place: World, kind: str) -> None:
+    place.land({"a.json": b'{"id": 1}\n', "b.json": nested(kind, 50)})
+    place.home.json("load", place.source, "--to", TABLE)
+    place.land({"c.json": nested(kind, 50)})
+    place.home.json("load", place.source, "--to", TABLE)
+    assert place.home.query(TABLE, f"select count(x) n from {TABLE}") == [{"n": 2}]
+
+
 def test_a_dotted_name_that_comes_later_fails_its_file_alone(place: World) -> None:
     place.land({"a.json": b'{"a": {"b": 2}}\n'})
     place.home.json("load", place.source, "--to", TABLE)

@@ -102,6 +102,9 @@ def _check_required(rows: pa.Array, column: pa.Array, target: _Target) -> None:
 
 
 def _fit(array: pa.Array, target: _Target) -> pa.Array:
+    if target.kind == STRING and isinstance(array.type, pa.UuidType):
+        # Of the bytes alone nobody could tell that they are one.
+        return pa.array([None if value is None else str(value) for value in array.to_pylist()], pa.string())
     array = _plain(array)
     wanted = arrow_type(target.kind)
     if array.null_count == len(array):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from app.domain.errors import FileError, FileFailure
 from app.domain.files import SourceFile
 from app.domain.formats import FileFormat
+from app.domain.nesting import check_nesting
 from app.domain.types import EMPTY, Struct, join_structs
 from app.engines.embedded.codecs import HEAD_BYTES, decompress, detect
 from app.engines.embedded.messages import Beat, InferJob, Observed, Reads, Tell
@@ -43,11 +44,13 @@ def _footers(job: InferJob, tell: Tell) -> Observed:
     def look(sample: Sample) -> Seen:
         try:
             schema = ParquetSource(StoredFile(job.reading.reader, sample.file)).schema
+            new = news(job.known, schema)
+            check_nesting(new)
         except FileError as error:
             return _failure(sample, error)
         finally:
             tell(Beat())
-        return news(job.known, schema)
+        return new
 
     with ThreadPoolExecutor(AHEAD_FILES, thread_name_prefix="footers") as executor:
         seen = tuple(executor.map(look, job.samples))

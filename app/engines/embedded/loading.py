@@ -259,6 +259,9 @@ class _Loading:
             return
         try:
             source.check_drift(self._columns)
+        except FileError as error:
+            self._failed(file, error)
+            return
         except DriftError:
             self._drifted(file, source.schema)
             return

@@ -21,12 +21,15 @@ from app.domain.types import STRING, DataType, Field, ListOf, MapOf, Struct
 from app.engines.embedded.arrow_types import arrow_schema, domain_type
 from app.engines.embedded.conversion import MisfitError, fit_struct
 from app.engines.embedded.decoding import DriftError
+from app.engines.embedded.drifting import check_changes
 from app.engines.embedded.stored import read_stored
 
 T = TypeVar("T")
 MAGIC = b"PAR1"
 ENCRYPTED_MAGIC = b"PARE"
 BATCH_ROWS = 64 * 1024
+# Like that of a JSON record; what a table takes is less.
+MAX_DEPTH = 100
 # What is fetched at least, because every request of an object store costs the same time as so many bytes.
 BLOCK_BYTES = 256 * 1024
 # A row group up to this many stored bytes is fetched by one request.
@@ -132,6 +135,7 @@ class ParquetSource:
         # Twice the same columns: with nanoseconds to see whether there are any, with microseconds for the range.
         self._nanos = self._open(int96_unit="ns") if self._int96 else None
         arrow = self._parquet.schema_arrow
+        _check_depth(arrow)
         _check_types(arrow)
         self.schema = Struct(tuple(Field(f.name, domain_type(f.type)) for f in arrow))
         _check_names(self.schema)
@@ -150,9 +154,11 @@ class ParquetSource:
         """Do nothing when every column fits `schema` by its name and needs no wider type.
 
         Raises:
+            FileError: No change makes room for a column: it would be nested too deep, or its name is taken.
             DriftError: `schema` has to change first.
         """
         changes = plan_changes(schema, self.schema)
+        check_changes(schema, changes, self.schema)
         if changes:
             raise DriftError("; ".join(map(str, changes)))
 
@@ -304,6 +310,26 @@ def _check_types(schema: pa.Schema) -> None:
         if pa.types.is_duration(field.type) or pa.types.is_interval(field.type):
             message = f'Column "{field.name}" is of type {field.type}, which no column of a table can hold.'
             raise FileError(Category.SCHEMA_MISMATCH, message)
+
+
+def _check_depth(schema: pa.Schema) -> None:
+    """Refuse what the functions that walk through a type cannot follow; columns of text take anything up to there."""
+    for field in schema:
+        level = [field.type]
+        for _ in range(MAX_DEPTH):
+            level = [inner for outer in level for inner in _inner_types(outer)]
+        if level:
+            message = (
+                f'Column "{field.name}" is nested deeper than {MAX_DEPTH} levels. Flatten it, or write its inner part '
+                "as text that holds JSON."
+            )
+            raise FileError(Category.LIMIT_EXCEEDED, message)
+
+
+def _inner_types(kind: pa.DataType) -> list[pa.DataType]:
+    if isinstance(kind, pa.BaseExtensionType):
+        return _inner_types(kind.storage_type)
+    return [kind.field(i).type for i in range(kind.num_fields)]
 
 
 def _check_names(schema: Struct) -> None:

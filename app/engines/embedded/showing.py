@@ -20,6 +20,7 @@ from app.domain.sampling import SampledRows
 from app.domain.types import Struct
 from app.engines.embedded.codecs import decompress
 from app.engines.embedded.decoding import DriftError
+from app.engines.embedded.drifting import check_changes
 from app.engines.embedded.messages import Beat, ShowJob, Shown, Tell
 from app.engines.embedded.parquet import ParquetSource, StoredFile
 from app.engines.embedded.sampling import cut_head
@@ -49,7 +50,9 @@ def show(job: ShowJob, tell: Tell) -> Shown:
 def _parquet(job: ShowJob, tell: Tell) -> SampledRows:
     source = ParquetSource(StoredFile(job.reading.reader, job.file))
     tell(Beat())
-    tables = source.tables(_widened(job.schema, source.schema))
+    changes = plan_changes(job.schema, source.schema)
+    check_changes(job.schema, changes, source.schema)
+    tables = source.tables(apply_changes(job.schema, changes))
     rows: list[dict[str, Any]] = []
     while len(rows) < job.limit and (table := next(tables, None)) is not None:
         rows.extend(_rows(table, job.limit - len(rows)))

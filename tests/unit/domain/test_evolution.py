@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from app.domain.evolution import AddColumn, PromoteColumn, apply_changes, extends, plan_changes
+from app.domain.evolution import AddColumn, LeftOut, PromoteColumn, apply_changes, extends, left_out, plan_changes
 from app.domain.system_columns import system_columns
 from app.domain.types import (
     DOUBLE,
@@ -128,3 +128,24 @@ def test_an_id_that_was_a_system_column_before_cannot_be_read_as_data(*, provena
     after = Struct(tuple(replace(f, id=i) for i, f in enumerate(fields, start=1)))
     assert [f.type for f in after.fields[: len(before.fields)]] == [f.type for f in before.fields]
     assert not extends(after, before)
+
+
+def test_what_has_no_place_is_told_at_every_depth() -> None:
+    key = Struct((Field("k", LONG),))
+    table = Struct((Field("a.b", LONG), Field("L", ListOf(Struct((Field("x", LONG),)))), Field("m", MapOf(key, LONG))))
+    observed = Struct(
+        (
+            Field("A.B", LONG),
+            Field("a", Struct((Field("b", LONG),))),
+            Field("l", ListOf(Struct((Field("X", LONG), Field("y", STRING), Field("n", UNKNOWN))))),
+            Field("m", MapOf(Struct((*key.fields, Field("new", LONG))), LONG)),
+            Field("nulls", UNKNOWN),
+        )
+    )
+    assert list(left_out(table, observed)) == [
+        LeftOut(("a",), in_key=False),
+        LeftOut(("L", "element", "y"), in_key=False),
+        LeftOut(("m", "key", "new"), in_key=True),
+    ]
+    assert not list(left_out(table, Struct((Field("n", UNKNOWN),))))
+    assert not list(left_out(Struct((Field("t", STRING),)), Struct((Field("t", key),))))

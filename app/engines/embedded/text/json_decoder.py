@@ -8,7 +8,8 @@ from itertools import chain
 import pyarrow as pa
 
 from app.domain.formats import FormatOptions
-from app.domain.types import EMPTY, UNKNOWN, Struct, join_structs
+from app.domain.nesting import check_nesting, is_shallow
+from app.domain.types import EMPTY, UNKNOWN, Struct, join_structs, without_unknown
 from app.engines.embedded.decoding import Decoded, Excerpt
 from app.engines.embedded.text.feed import TruncatedError
 from app.engines.embedded.text.guess import guess_schema
@@ -90,7 +91,7 @@ class JsonDecoder:
             self._observe(self._text(chunks, excerpt), observer, seen, excerpt)
         finally:
             self.warnings = tuple(dict.fromkeys((*self.warnings, *observer.warnings)))
-        return observer.observed
+        return _within_limits(observer.observed)
 
     def _observe(self, chunks: Iterable[bytes], observer: Observer, before: Struct, excerpt: Excerpt) -> None:
         reader = _reader(excerpt)
@@ -114,11 +115,26 @@ class JsonDecoder:
         excerpt.next_line = reader.line if reader.between_records else None
 
     def _guess(self, observed: Struct) -> FastJson | None:
-        if not self._allow_fast:
+        if not self._allow_fast or not is_shallow(observed):
             return None
         schema = guess_schema(self._schema, observed)
         ignored = frozenset(f.name for f in observed.fields if f.type == UNKNOWN)
         return FastJson(schema, ignored=ignored) if FastJson.can_read(schema) else None
+
+
+def _within_limits(observed: Struct) -> Struct:
+    """What was observed, less what is deep and nothing but nulls.
+
+    Told of a file and not of a record: what is deep in one record may be text in the next, and then all of it is text.
+
+    Raises:
+        FileError: No table can have a column that is so deep.
+    """
+    check_nesting(observed)
+    if is_shallow(observed):
+        return observed
+    known = without_unknown(observed)
+    return known if isinstance(known, Struct) else EMPTY
 
 
 def _reader(excerpt: Excerpt) -> JsonReader:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from app.domain.errors import FileFailure
+from app.domain.errors import Category, FileFailure
 from app.domain.files import SourceFile
 from app.domain.formats import FileFormat, FormatOptions
 from app.domain.ports import Reading
-from app.domain.types import DOUBLE, EMPTY, LONG, STRING, DataType, Struct
+from app.domain.types import DOUBLE, EMPTY, LONG, STRING, DataType, Field, Struct
 from app.engines.embedded.inferring import infer
 from app.engines.embedded.messages import InferJob, Observed
 from app.engines.embedded.sampling import plan_samples
@@ -94,7 +94,10 @@ def test_a_slice_inside_quotes_does_no_harm(tmp_path: Path) -> None:
     assert set(types(observed)) == {"id", "name"}
 
 
-@pytest.mark.parametrize("bad", [b'{"id": \n', b"{]\n", gzip.compress(b'{"id": 1}\n' * 100, mtime=0)[:-9]])
+DEEP = b'{"x":' * 60 + b"1" + b"}" * 60 + b"\n"
+
+
+@pytest.mark.parametrize("bad", [DEEP, b'{"id": \n', b"{]\n", gzip.compress(b'{"id": 1}\n' * 100, mtime=0)[:-9]])
 def test_files_looked_at_together_fail_alone(tmp_path: Path, bad: bytes) -> None:
     files = [put(tmp_path, f"{i}.json", f'{{"id": {i}, "c{i}": 1}}') for i in range(4)]
     files.insert(2, put(tmp_path, "1b.json", bad))
@@ -143,6 +146,20 @@ def test_of_parquet_the_footers_tell(tmp_path: Path) -> None:
     observed = look(files, FileFormat.PARQUET)
 
     assert [type(seen) for seen in observed.seen] == [Struct, FileFailure]
+
+
+def test_a_column_too_deep_for_a_table_is_no_part_of_what_is_joined(tmp_path: Path) -> None:
+    array = pa.array([1])
+    for _ in range(51):
+        array = pa.array([[1]]) if array.type == pa.int64() else pa.ListArray.from_arrays([0, 1], array)
+    files = [put(tmp_path, "a.parquet", parquet_bytes(pa.table({"x": array})))]
+    files.append(put(tmp_path, "b.parquet", parquet_bytes(pa.table({"x": [1]}))))
+
+    deep, other = look(files, FileFormat.PARQUET).seen
+
+    assert isinstance(deep, FileFailure)
+    assert deep.category is Category.LIMIT_EXCEEDED
+    assert other == Struct((Field("x", LONG),))
 
 
 def test_an_empty_file_shows_nothing(tmp_path: Path) -> None:

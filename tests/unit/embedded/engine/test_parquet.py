@@ -251,6 +251,77 @@ def test_news_are_only_what_is_new() -> None:
     )
 
 
+def nested(levels: int) -> pa.Array:
+    """A number within so many structs."""
+    array = pa.array([1])
+    for _ in range(levels):
+        array = pa.StructArray.from_arrays([array], ["x"])
+    return array
+
+
+def test_a_column_too_deep_for_a_table_fails_its_file() -> None:
+    with pytest.raises(DriftError):
+        source(parquet_bytes(pa.table({"a": nested(50)}))).check_drift(Struct())
+    deep = parquet_bytes(pa.table({"id": [1], "A": nested(51)}))
+    with pytest.raises(FileError, match=r'Column "A" is nested 51 levels deep') as failure:
+        source(deep).check_drift(Struct((Field("a", Struct((Field("y", LONG),))),)))
+    assert failure.value.category is Category.LIMIT_EXCEEDED
+
+
+def test_a_deep_column_that_the_table_has_as_text_or_already_is_read() -> None:
+    deep = parquet_bytes(pa.table({"a": nested(60)}))
+    assert read(deep, Struct((Field("a", STRING),)))["a"][0].as_py().count('"x"') == 60
+    source(deep).check_drift(source(deep).schema)
+
+
+PAIRS = pa.map_(pa.string(), pa.int64())
+# A file of its own clash; or a table, and a file that has the other name.
+CLASHES = [
+    (Struct(), pa.table({"a": [{"b": 2}], "a.b": [1]}), "a.b"),
+    (Struct(), pa.table({"l": [[1]], "l.element": [5]}), "l.element"),
+    (Struct(), pa.table({"m": pa.array([[("k", 1)]], PAIRS), "M.Key": [1]}), "M.Key"),
+    (Struct(), pa.table({"m": pa.array([[("k", 1)]], PAIRS), "m.value": [1]}), "m.value"),
+    (Struct((Field("a.b", LONG),)), pa.table({"a": [{"b": 2, "c": 3}]}), "a.b"),
+    (Struct((Field("a.b", LONG), Field("l", ListOf(Struct((Field("x", LONG),)))))), pa.table({"a": [{"b": 2}]}), "a"),
+]
+
+
+@pytest.mark.parametrize(("schema", "table", "name"), CLASHES, ids=[str(i) for i in range(len(CLASHES))])
+def test_a_column_whose_dotted_name_is_taken_fails_its_file(schema: Struct, table: pa.Table, name: str) -> None:
+    with pytest.raises(
+        FileError, match=rf'cannot take a column of this file \("{name}"\): its name is taken'
+    ) as failure:
+        source(parquet_bytes(table)).check_drift(schema)
+    assert failure.value.category is Category.SCHEMA_MISMATCH
+
+
+def test_nulls_of_a_name_that_is_taken_are_none_lost() -> None:
+    source(parquet_bytes(pa.table({"a": pa.nulls(1)}))).check_drift(Struct((Field("a.b", LONG),)))
+
+
+def test_a_new_field_in_the_keys_of_a_map_fails_its_file() -> None:
+    kind = MapOf(Struct((Field("a", LONG),)), LONG)
+    keys = pa.map_(pa.struct([("a", pa.int64()), ("b", pa.int64())]), pa.int64())
+    data = parquet_bytes(pa.table({"m": pa.array([[({"a": 1, "b": 1}, 10), ({"a": 1, "b": 2}, 20)]], keys)}))
+    with pytest.raises(FileError, match=r'"m\.key\.b".* keys take no new fields') as failure:
+        source(data).check_drift(Struct((Field("m", kind),)))
+    assert failure.value.category is Category.SCHEMA_MISMATCH
+
+
+def test_a_uuid_as_text_has_its_usual_form() -> None:
+    text = "12345678-1234-5678-1234-567812345678"
+    array = pa.array([uuid.UUID(text).bytes, None], pa.uuid())
+    assert convert(array, STRING) == [text, None]
+    lists = pa.ListArray.from_arrays([0, 2], array)
+    assert convert(lists, ListOf(STRING)) == [[text, None]]
+
+
+def test_what_no_walk_can_follow_is_refused_at_once() -> None:
+    with pytest.raises(FileError, match="nested deeper than 100 levels") as failure:
+        source(parquet_bytes(pa.table({"a": nested(101)}), store_schema=False))
+    assert failure.value.category is Category.LIMIT_EXCEEDED
+
+
 def test_names_match_without_case_and_missing_columns_are_null_at_any_depth() -> None:
     kind = Struct((Field("X", LONG, id=2), Field("gone", STRING, id=3)))
     schema = Struct((Field("missing", DATE, id=4), Field("A", ListOf(kind, element_id=5), id=1)))

@@ -522,3 +522,29 @@ def test_an_offset_may_not_lead_out_of_the_years_that_readers_know(moment: str) 
     (outcome,) = decoder(JSON, of(TIMESTAMPTZ)).decode_group([b'{"a": "%s"}\n' % moment.encode()]).rows
     assert isinstance(outcome, FileError)
     assert outcome.category is Category.SCHEMA_MISMATCH
+
+
+def objects(levels: int, inside: str = "1") -> str:
+    """A record in which a value lies within so many objects, the record not counted."""
+    return '{"x":' * (levels + 1) + inside + "}" * (levels + 1) + "\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [objects(51), objects(99), '{"x":' + "[" * 51 + "1" + "]" * 51 + "}", objects(25, "[" * 26 + "1" + "]" * 26)],
+)
+def test_a_column_too_deep_for_a_table_fails_its_file(text: str) -> None:
+    with pytest.raises(FileError, match=r'Column "x" is nested \d+ levels deep, and a table takes 50') as failure:
+        observe('{"id": 1}\n' + text)
+    assert failure.value.category is Category.LIMIT_EXCEEDED
+
+
+def test_what_is_as_deep_as_a_table_takes_or_becomes_text_is_observed() -> None:
+    assert [f.name for f in observe(objects(50)).fields] == ["x"]
+    assert observe(objects(99) + '{"x": 1}') == Struct((Field("x", STRING),))
+    assert observe(objects(99), Struct((Field("x", STRING),))) == EMPTY
+
+
+def test_nulls_are_no_column_however_deep_they_lie() -> None:
+    assert observe('{"id": 1}\n' + objects(99, "null")) == Struct((Field("id", LONG),))
+    assert observe(objects(99, "{}")) == EMPTY
