@@ -6,6 +6,7 @@ run takes over when the lease has run out, and does the work. Then the first goe
 
 from __future__ import annotations
 
+import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.scenes import Scene, State, first, interrupted, later, long, lost
+from tests.crash.scenes import STANDING_LEASE_S, Scene, State, first, interrupted, later, long, lost
 from tests.support.forked import Run, Template
 from tests.support.postgres import Postgres
 from tests.support.seaweed import Seaweed
@@ -96,6 +97,24 @@ def test_when_its_ledger_was_cleared(new_scene: NewScene, kind: str) -> None:
     assert wake(zombie) in ("lease_lost", "fenced")
     assert scene.load().json["files"]["loaded"] == 6
     # Of batches that were forgotten the manifests stay, wherever they are.
+    scene.assert_exact(is_swept=False)
+
+
+@pytest.mark.parametrize("kind", ["local", "rest"])
+def test_when_its_ledger_was_lost(new_scene: NewScene, kind: str) -> None:
+    """The ledger that is made anew knows of no sleeper, and still gives nobody the epoch that the sleeper has."""
+    scene = new_scene(kind)
+    later(scene)
+    sleeper = scene.paused("data_written:after:pause")
+    for file in scene.home.glob("autoloader.db*"):
+        file.unlink()
+    scene.land(10)
+    successor = scene.start("committed:after:kill", lease_s=STANDING_LEASE_S)
+    assert successor.wait() == -signal.SIGKILL, successor.stdout
+    # Its own ledger, which nobody else sees any more, tells it that the lease is its own.
+    sleeper.go_on()
+    sleeper.wait()
+    scene.load()
     scene.assert_exact(is_swept=False)
 
 
