@@ -173,12 +173,14 @@ class SqlBatches(LeasedStore):
     def orphaned_ingestions(self, table: TableRecord) -> list[str]:
         """Those that were deleted and left batches open."""
         gone = ingestions.c.deleted_at.is_not(None)
+        # As it stands in the index, which has the open ones alone.
+        is_open = batches.c.state == literal_column("'open'")
         with self._read() as connection:
             statement = (
                 select(batches.c.ingestion_id)
                 .distinct()
                 .join(ingestions, ingestions.c.id == batches.c.ingestion_id)
-                .where(batches.c.table_id == table.id, batches.c.state == "open", gone)
+                .where(batches.c.table_id == table.id, is_open, gone)
                 .order_by(batches.c.ingestion_id)
             )
             return list(connection.execute(statement).scalars())
