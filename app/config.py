@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     Relative paths are resolved once, against `autoloader_home`.
     """
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, allow_inf_nan=False)
 
     autoloader_home: Path = Field(default=Path(), description="Folder that relative paths start from.")
     database_url: str = Field(default="sqlite:///./autoloader.db", description="The ledger's database.")

@@ -52,6 +52,9 @@ def test_a_file_of_settings_is_read_and_the_environment_wins(elsewhere: Path, mo
     ("name", "value"),
     [
         ("AUTOLOADER_LEASE_S", "0"),
+        ("AUTOLOADER_LEASE_S", "inf"),
+        ("AUTOLOADER_SETTLE_S", "nan"),
+        ("PREFECT_FLOW_RUN_TIMEOUT_SECONDS", "1e400"),
         ("AUTOLOADER_BATCH_FILES", "-1"),
         ("AUTOLOADER_BATCH_BYTES", "much-s3cret"),
         ("AUTOLOADER_PUBLIC_URL", "http://me:s3cret@here"),
