@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from app.config import Settings
-from app.domain.errors import TableNotFoundError
+from app.domain.errors import NoMatchError, TableNotFoundError
 from app.domain.failpoints import parse_failpoints
 from app.domain.files import LedgerFile, SourceFile
 from app.domain.locations import file_key
@@ -109,7 +109,7 @@ class Product:
             say_left(order.report)
             order.finish(error)
 
-        with self._engine() as engine, self._lazy_ledger(watcher) as open_ledger:
+        with self._engine() as engine, self._lazy_ledger(watcher) as open_ledger, _telling_of_left(lambda: left):
             # A run of the service looks at its source itself: what is wrong with it is the run's outcome.
             prepared = None if order is not None else self._prepare(request, engine, on_left)
             ports = self._load_ports(request, engine, open_ledger, on_left)
@@ -475,3 +475,17 @@ def build(settings: Settings, environ: Mapping[str, str], redactor: Redactor | N
         return Product(settings, environ)
     learn_secrets(settings, environ, redactor)
     return Product(settings, environ, learn=redactor.learn)
+
+
+@contextmanager
+def _telling_of_left(left: Callable[[], int]) -> Iterator[None]:
+    """Where no file matched but those that were left because they are still being written, say that."""
+    try:
+        yield
+    except NoMatchError as error:
+        if not left():
+            raise
+        raise NoMatchError(
+            f"The only files that match are still being written ({left()}).",
+            remedy="Nothing was loaded. Run it again when they are whole.",
+        ) from error

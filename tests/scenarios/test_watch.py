@@ -164,10 +164,14 @@ def test_a_load_leaves_what_is_being_written_and_says_so(local: World) -> None:
     writer = threading.Thread(target=write_on)
     writer.start()
     try:
-        report = local.home.json("load", local.source, "--to", local.table, environ={"AUTOLOADER_SETTLE_S": "10"})
+        settle = {"AUTOLOADER_SETTLE_S": "10"}
+        alone = local.home.run("load", str(growing), "--to", local.table, environ=settle)
+        report = local.home.json("load", local.source, "--to", local.table, environ=settle)
     finally:
         done.set()
         writer.join()
+    assert alone.status == 1
+    assert "The only files that match are still being written (1)" in alone.stderr
     assert report["files"]["loaded"] == 1
     assert report["warnings"] == ["Files that are still being written were left for the next run (1)."]
     assert local.home.json("load", local.source, "--to", local.table)["files"]["loaded"] == 1
