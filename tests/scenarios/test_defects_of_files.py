@@ -45,18 +45,18 @@ def test_a_dotted_name_beside_a_struct_fails_its_file_alone(place: World, clash:
 
 
 def nested(kind: str, levels: int) -> bytes:
-    """A record whose column `x` is so many levels deep."""
+    """A record whose column `x` is so many levels deep, of which a list is two."""
     if kind == "lists":
-        return ('{"x":' + "[" * levels + "1" + "]" * levels + "}\n").encode()
+        return ('{"x":' + "[" * (levels // 2) + "1" + "]" * (levels // 2) + "}\n").encode()
     return ('{"x":' * (levels + 1) + "1" + "}" * (levels + 1) + "\n").encode()
 
 
 @pytest.mark.parametrize("kind", ["objects", "lists"])
 def test_a_column_deeper_than_a_table_takes_fails_its_file_alone(place: World, kind: str) -> None:
-    place.land({"a.json": b'{"id": 1}\n', "b.json": nested(kind, 51)})
+    place.land({"a.json": b'{"id": 1}\n', "b.json": nested(kind, 52)})
     assert partial(place)["category"] == "limit_exceeded"
-    place.land({"c.json": nested(kind, 99), "d.json": b'{"id": 2}\n'})
-    assert "99 levels" in partial(place)["message"]
+    place.land({"c.json": nested(kind, 98), "d.json": b'{"id": 2}\n'})
+    assert "98 levels" in partial(place)["message"]
     assert place.home.query(TABLE, f"select sum(id) n from {TABLE}") == [{"n": 3}]
 
 
@@ -66,9 +66,8 @@ def test_a_column_as_deep_as_a_table_takes_is_written_and_read(place: World, kin
     place.home.json("load", place.source, "--to", TABLE)
     place.land({"c.json": nested(kind, 50)})
     place.home.json("load", place.source, "--to", TABLE)
-    # DuckDB takes twice as long for each list within a list: of so many only the rows are read.
-    counted = "x" if kind == "objects" else "*"
-    assert place.home.query(TABLE, f"select count({counted}) n from {TABLE}") == [{"n": 2 if kind == "objects" else 3}]
+    assert place.home.query(TABLE, f"select count(id) n from {TABLE}") == [{"n": 1}]
+    assert place.home.query(TABLE, f"select count(x) n from {TABLE}") == [{"n": 2}]
 
 
 def test_a_dotted_name_that_comes_later_fails_its_file_alone(place: World) -> None:

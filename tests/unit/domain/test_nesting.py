@@ -16,11 +16,11 @@ def structs(levels: int, inside: DataType = LONG) -> DataType:
 
 LEVELS: list[tuple[DataType, int]] = [
     (LONG, 0),
-    (ListOf(LONG), 1),
+    (ListOf(LONG), 2),
     (structs(3), 3),
     (MapOf(STRING, LONG), 2),
     (MapOf(structs(2), LONG), 4),
-    (MapOf(STRING, ListOf(structs(1))), 4),
+    (MapOf(STRING, ListOf(structs(1))), 5),
     (ListOf(UNKNOWN), 0),
     (MapOf(STRING, UNKNOWN), 0),
     (Struct((Field("a", LONG), Field("n", ListOf(ListOf(EMPTY))))), 1),
