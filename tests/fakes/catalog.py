@@ -398,8 +398,8 @@ class FakeCatalog:
     def _manifest(self, table: FakeTable, batch: BatchRef) -> BatchManifest | None:
         paths = [s.manifest_path for s in table.snapshots if s.batch_id == batch.batch_id and s.manifest_path]
         folder = table.properties.get(MANIFEST_FOLDER, "")
-        latest = max(batch.epoch, table.epoch(batch.ingestion_id))
-        paths += [f"{folder}/{batch.batch_id}.{epoch}.json" for epoch in range(latest, -1, -1)]
+        tries = [path for path in self.store.files if path.startswith(f"{folder}/{batch.batch_id}.")]
+        paths += sorted(tries, key=lambda path: int(path.split(".")[-2]), reverse=True)
         for path in paths:
             if path in self.store.files:
                 return BatchManifest.from_json(self.store.files[path])
