@@ -123,7 +123,7 @@ def test_files_of_similar_names_are_not_ours(loaded: Desk) -> None:
 
 def test_manifests_of_tries_that_lost_are_removed(loaded: Desk) -> None:
     (kept,) = manifests(loaded)
-    lost = kept.replace(".1.json", ".7.json")
+    lost = kept.replace(".json", "7.json")
     part = f"{kept.rpartition('/')[0]}/.{kept.rpartition('/')[2]}.{'0' * 32}.part"
     loaded.store.files[lost] = loaded.store.files[kept]
     loaded.store.files[part] = b"{"
