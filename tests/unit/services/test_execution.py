@@ -336,18 +336,7 @@ def test_what_was_committed_before_a_cancel_stays_the_rest_is_as_if_never_begun(
 def test_a_run_that_is_cancelled_as_a_batch_is_closed_tells_all_that_is_in_the_table(scene: Scene) -> None:
     scene.desk.put("a.json", {"id": 1}, {"id": 2})
 
-    def closed(place: str) -> None:
-        if place == "batch_closed:after":
-            raise RunCancelled
-
-    def load(request: LoadRequest, watcher: Any, order: Any) -> RunReport:
-        ledger = open_ledger(scene.desk.url)
-        try:
-            return scene.desk.service(ledger, reach=closed).load(request, watcher, order=order)
-        finally:
-            ledger.dispose()
-
-    ended = scene.execute(scene.queue(), load)
+    ended = ended_at(scene, "batch_closed:after", RunCancelled())
     assert (ended.status, ended.files_loaded, ended.rows_loaded) == (RunStatus.CANCELLED, 1, 2)
     assert ended.snapshot_id is not None
     assert scene.desk.ids() == [1, 2]
